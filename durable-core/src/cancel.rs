@@ -1,0 +1,143 @@
+//! Cancelling a workflow, and waiting until it holds.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::PgConnection;
+
+use crate::client::Client;
+use crate::error::{Error, ErrorKind};
+use crate::id::{Id, OwnerId};
+use crate::status::Status;
+use crate::store::cancel as store;
+use crate::store::link::{Backoff, call};
+
+/// A cancellation about to be made. Made by [`Durable::cancel`](crate::Durable::cancel); awaiting it cancels.
+///
+/// # Durability
+///
+/// The cancellation is decided by one write, once: after that the workflow's status never changes. When a
+/// worker is running the workflow, awaiting this also waits until that worker has stopped it, which takes a
+/// heartbeat (a third of the lease) at most, or until that worker's lease has ended: once it answers `Ok`,
+/// no step of the workflow begins any more. A transactional step under way either had committed, or never
+/// will.
+///
+/// With [`in_tx`](Cancel::in_tx) the caller's commit decides, and nothing waits: a plain step may still begin
+/// within a heartbeat of it.
+///
+/// # Errors
+///
+/// [`NotFound`](ErrorKind::NotFound) when there is no such workflow, [`Finished`](ErrorKind::Finished) when
+/// it has completed or failed. Cancelling a cancelled workflow is `Ok`.
+#[must_use = "a cancellation does nothing until it is awaited"]
+pub struct Cancel<'a> {
+    client: &'a Arc<Client>,
+    id: String,
+    tx: Option<&'a mut PgConnection>,
+}
+
+impl<'a> Cancel<'a> {
+    pub(crate) fn new(client: &'a Arc<Client>, id: String) -> Self {
+        Self { client, id, tx: None }
+    }
+
+    /// Cancel in the caller's transaction: it is cancelled if, and only if, that commits.
+    pub fn in_tx(mut self, tx: &'a mut PgConnection) -> Self {
+        self.tx = Some(tx);
+        self
+    }
+
+    async fn cancel(self) -> Result<(), Error> {
+        let id = Id::new(&self.id)?;
+        let act = format!("cancel workflow {id}");
+        match self.tx {
+            Some(tx) => cancel_in(tx, self.client, &id, &act).await,
+            None => cancel_alone(self.client, &id, &act).await,
+        }
+    }
+}
+
+async fn cancel_in(tx: &mut PgConnection, client: &Client, id: &Id, act: &str) -> Result<(), Error> {
+    let named = |e: sqlx::Error| Error::database(act, &e);
+    if store::cancel(tx, &client.sql, id).await.map_err(named)?.is_some() {
+        return Ok(());
+    }
+    let standing = store::stopping(tx, &client.sql, id).await.map_err(named)?;
+    check(standing, act).map(|_| ())
+}
+
+async fn cancel_alone(client: &Arc<Client>, id: &Id, act: &str) -> Result<(), Error> {
+    let mut backoff = Backoff::for_callers();
+    loop {
+        match call!(client.links, act, connection => store::cancel(connection, &client.sql, id)) {
+            // Nobody ran it: nothing can begin.
+            Ok(Some(None)) => break,
+            Ok(Some(Some(owner))) => {
+                stop_here(client, id, owner);
+                return wait_until_stopped(client, id, act).await;
+            }
+            // It has ended, or an earlier try of this very call has cancelled it.
+            Ok(None) => return wait_until_stopped(client, id, act).await,
+            Err(error) if backoff.again(&error).await => {}
+            Err(error) => return Err(error),
+        }
+    }
+    client.wake.ended(id);
+    Ok(())
+}
+
+fn stop_here(client: &Client, id: &Id, owner: OwnerId) {
+    if let Some(engine) = client.engine().filter(|engine| engine.owner == owner) {
+        engine.stop_cancelled(id);
+    }
+}
+
+async fn wait_until_stopped(client: &Client, id: &Id, act: &str) -> Result<(), Error> {
+    let mut pause = Duration::from_millis(2);
+    let mut backoff = Backoff::for_callers();
+    loop {
+        match call!(client.links, act, connection => store::stopping(connection, &client.sql, id)) {
+            Ok(standing) => {
+                if check(standing, act)?.is_none() {
+                    client.wake.ended(id);
+                    return Ok(());
+                }
+            }
+            Err(error) if backoff.again(&error).await => {}
+            Err(error) => return Err(error),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(250));
+    }
+}
+
+/// The worker that has still to stop it, once it is cancelled.
+fn check(standing: Option<(Status, Option<OwnerId>)>, act: &str) -> Result<Option<OwnerId>, Error> {
+    match standing {
+        None => Err(Error::new(ErrorKind::NotFound, format!("could not {act}: there is no such workflow"))),
+        Some((Status::Cancelled, stopping)) => Ok(stopping),
+        Some((status @ (Status::Completed | Status::Failed), _)) => {
+            Err(Error::new(ErrorKind::Finished, format!("could not {act}: it is {status} already")))
+        }
+        Some((status @ (Status::Queued | Status::Running | Status::Suspended | Status::Blocked), _)) => {
+            // Seen between a failed update and this look: it was resumed or deleted and started again.
+            Err(Error::new(ErrorKind::Unavailable, format!("could not {act}: it is {status}, try again")))
+        }
+    }
+}
+
+impl<'a> IntoFuture for Cancel<'a> {
+    type Output = Result<(), Error>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.cancel())
+    }
+}
+
+impl std::fmt::Debug for Cancel<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Cancel({})", self.id)
+    }
+}

@@ -1,0 +1,347 @@
+//! The door for callers: building, starting, sending, cancelling.
+//!
+//! Each command is one statement, on a connection of the library's own or on the caller's transaction.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::PgPool;
+use tokio::sync::Semaphore;
+
+use crate::cancel::Cancel;
+use crate::error::{Error, ErrorKind};
+use crate::handle::Handle;
+use crate::id::Id;
+use crate::message::SendMessage;
+use crate::options::Settings;
+use crate::start::{Start, StartMany};
+use crate::step::States;
+use crate::store::link::{Backoff, Commits, Links, call, factory};
+use crate::store::sql::Sql;
+use crate::store::{cancel as store, migrate as schema};
+use crate::topic::Topic;
+use crate::wake::Wake;
+use crate::worker::{Engine, Plan, Worker};
+use crate::workflow::{Call, Registry, Workflow, WorkflowFn};
+
+/// Connections for callers' commands.
+const CALL_LINKS: usize = 8;
+
+/// The library in an application: starts workflows, talks to them, and runs a worker if it was built with one.
+///
+/// Cheap to clone; keep it in the web application's state.
+///
+/// ```no_run
+/// # use durable::{Ctx, Durable, workflow};
+/// # #[workflow] async fn greet(ctx: &Ctx, name: String) -> anyhow::Result<String> { Ok(name) }
+/// # async fn example(pool: sqlx::PgPool) -> anyhow::Result<()> {
+/// let durable = Durable::builder(pool).register(greet).start().await?;
+/// let greeting = durable.start(greet("Ada".into())).id("greet-ada").await?.result().await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Durable {
+    pub(crate) client: Arc<Client>,
+}
+
+/// What the clones of a [`Durable`] and its handles share.
+pub(crate) struct Client {
+    pub(crate) queue: String,
+    pub(crate) sql: Arc<Sql>,
+    pub(crate) links: Links,
+    pub(crate) wake: Arc<Wake>,
+    worker: Option<Worker>,
+}
+
+impl Client {
+    /// The worker's present incarnation, if there is a worker and it has one.
+    pub(crate) fn engine(&self) -> Option<Arc<Engine>> {
+        self.worker.as_ref().and_then(Worker::engine)
+    }
+}
+
+/// Builds a [`Durable`]. Made by [`Durable::builder`].
+#[must_use = "a builder does nothing until .start() or .client()"]
+pub struct Builder {
+    pool: PgPool,
+    settings: Settings,
+    registry: Registry,
+    states: States,
+    /// The first thing that was wrong; told by `start`, which can fail, instead of by panicking here.
+    problem: Option<Error>,
+}
+
+impl Durable {
+    /// Build on the application's pool. The library makes connections of its own from the pool's options
+    /// and hooks, so that neither can starve the other: 2 for claims and the lease, 2 for steps, up to 4 for
+    /// ends and waits, up to 16 for transactional steps, up to 8 for calls of this handle.
+    pub fn builder(pool: PgPool) -> Builder {
+        Builder {
+            pool,
+            settings: Settings::default(),
+            registry: Registry::default(),
+            states: States::default(),
+            problem: None,
+        }
+    }
+
+    /// Start a workflow. Give it an id, and put it into a transaction of yours, before awaiting it:
+    /// `durable.start(order(cart)).id("order-42").in_tx(&mut tx).await?`.
+    pub fn start<W: Workflow>(&self, call: Call<W>) -> Start<'_, W> {
+        Start::new(&self.client, call)
+    }
+
+    /// Start many workflows in one statement, each with its id. All of them start, or none.
+    ///
+    /// ```no_run
+    /// # use durable::{Ctx, Durable, workflow};
+    /// # #[workflow] async fn greet(ctx: &Ctx, name: String) -> anyhow::Result<String> { Ok(name) }
+    /// # async fn example(durable: Durable, names: Vec<String>) -> anyhow::Result<()> {
+    /// let calls = names.into_iter().map(|name| (format!("greet-{name}"), greet(name)));
+    /// let handles = durable.start_many(calls).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn start_many<W: Workflow, I: Into<String>>(
+        &self,
+        calls: impl IntoIterator<Item = (I, Call<W>)>,
+    ) -> StartMany<'_, W> {
+        StartMany::new(&self.client, calls.into_iter().map(|(id, call)| (id.into(), call)).collect())
+    }
+
+    /// Send a message to a workflow. Give it a key, or put it into a transaction of yours, before awaiting
+    /// it.
+    pub fn send<T: serde::Serialize + serde::de::DeserializeOwned>(
+        &self,
+        id: impl Into<String>,
+        topic: Topic<T>,
+        value: T,
+    ) -> SendMessage<'_> {
+        SendMessage::new(&self.client, id.into(), topic, &value)
+    }
+
+    /// The workflow with this id, whether it exists or not.
+    pub fn workflow<T>(&self, id: impl AsRef<str>) -> Handle<T> {
+        Handle::new(self.client.clone(), Id::trusted(id.as_ref()))
+    }
+
+    /// Cancel a workflow; see [`Cancel`].
+    pub fn cancel(&self, id: impl Into<String>) -> Cancel<'_> {
+        Cancel::new(&self.client, id.into())
+    }
+
+    /// Set a blocked workflow going again, after a deploy that mended its code. It is queued, its count of
+    /// recoveries forgiven, and goes on from its history.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](ErrorKind::NotFound) when there is no such workflow, [`Conflict`](ErrorKind::Conflict)
+    /// when it is not blocked.
+    pub async fn resume(&self, id: impl AsRef<str>) -> Result<(), Error> {
+        let id = Id::new(id.as_ref())?;
+        let client = &self.client;
+        let act = format!("resume workflow {id}");
+        let mut backoff = Backoff::for_callers();
+        let resumed = loop {
+            match call!(client.links, &act, connection => store::resume(connection, &client.sql, &id)) {
+                Err(error) if backoff.again(&error).await => {}
+                answer => break answer?,
+            }
+        };
+        if resumed {
+            client.wake.now();
+            return Ok(());
+        }
+        let status = self.workflow::<()>(id.as_str()).status().await?;
+        Err(Error::new(ErrorKind::Conflict, format!("could not {act}: it is {status}, not blocked")))
+    }
+
+    /// End the worker in order: take nothing new, wait up to `patience` for what runs, then hand the rest
+    /// back at once, so that another worker goes on with it. Bodies are dropped at their last recorded step;
+    /// a plain step that was in the middle runs again elsewhere.
+    ///
+    /// Without a worker this does nothing.
+    pub async fn shutdown(&self, patience: Duration) {
+        if let Some(worker) = &self.client.worker {
+            worker.shutdown(patience).await;
+        }
+    }
+}
+
+impl std::fmt::Debug for Durable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Durable({})", self.client.sql.schema)
+    }
+}
+
+impl Builder {
+    /// Let the worker run this workflow: a function annotated with `#[workflow]`.
+    pub fn register<P, F: WorkflowFn<P>>(mut self, workflow: F) -> Self {
+        // The function itself only tells its type.
+        let _ = workflow;
+        if let Err(error) = self.registry.add::<F::Workflow>() {
+            self.problem.get_or_insert(error);
+        }
+        self
+    }
+
+    /// Give steps a piece of application state: an HTTP client, a configuration. Steps read it by its type
+    /// ([`StepCtx::state`](crate::StepCtx::state)); a second one of the same type replaces the first.
+    pub fn state<T: Send + Sync + 'static>(mut self, state: T) -> Self {
+        self.states.insert(state);
+        self
+    }
+
+    /// The schema of the library's tables. Default `durable`; 1 to 63 of `a-z 0-9 _`.
+    pub fn schema(mut self, schema: impl Into<String>) -> Self {
+        self.settings.schema = schema.into();
+        self
+    }
+
+    /// The queue that the worker takes workflows from, and that starts put them into. Default `default`.
+    pub fn queue(mut self, queue: impl Into<String>) -> Self {
+        self.settings.queue = queue.into();
+        self
+    }
+
+    /// How many workflows the worker has in memory at a time; those that wait longer than `short_wait` are
+    /// not. Default 256.
+    pub fn concurrency(mut self, concurrency: usize) -> Self {
+        self.settings.concurrency = concurrency;
+        self
+    }
+
+    /// How long a worker that does not renew its lease keeps its workflows: 500 ms to 1 h, default 15 s. It
+    /// renews it every third of that. After a crash they go on elsewhere within the lease and 2 s.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.settings.lease = lease;
+        self
+    }
+
+    /// How often the worker looks for due workflows when nothing hints at one: 10 ms to 60 s, default 1 s.
+    /// Timers are late by up to this.
+    pub fn poll_every(mut self, poll_every: Duration) -> Self {
+        self.settings.poll_every = poll_every;
+        self
+    }
+
+    /// Waits below this stay in memory, longer ones suspend the workflow: up to 60 s, default 1 s.
+    pub fn short_wait(mut self, short_wait: Duration) -> Self {
+        self.settings.short_wait = short_wait;
+        self
+    }
+
+    /// How many workers in a row a workflow may lose, without recording a step in between, before it is
+    /// parked as blocked. Default 10.
+    pub fn max_recoveries(mut self, max_recoveries: u32) -> Self {
+        self.settings.max_recoveries = max_recoveries;
+        self
+    }
+
+    /// Whether to bring the schema up to date first. Default true; without it a schema that is missing or
+    /// old is an error that says what to run.
+    pub fn migrate(mut self, migrate: bool) -> Self {
+        self.settings.migrate = migrate;
+        self
+    }
+
+    /// Start a worker in this process. Answers once it has its lease.
+    ///
+    /// The worker goes on until [`shutdown`](Durable::shutdown), or as long as the runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`](ErrorKind::Usage) for settings that cannot work and for a worker without workflows,
+    /// [`Schema`](ErrorKind::Schema) for a server or a schema that it cannot use,
+    /// [`Unavailable`](ErrorKind::Unavailable) when the database cannot be reached.
+    pub async fn start(self) -> Result<Durable, Error> {
+        if self.registry.is_empty() && self.problem.is_none() {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                "a worker without workflows would run nothing: add .register(..), or use .client()",
+            ));
+        }
+        let (parts, settings, registry, states) = self.prepare().await?;
+        let slots = Arc::new(Semaphore::new(settings.concurrency));
+        let queue = settings.queue.clone();
+        let plan = Plan {
+            settings,
+            sql: parts.sql.clone(),
+            factory: parts.factory.clone(),
+            registry,
+            states: Arc::new(states),
+            wake: parts.wake.clone(),
+            slots,
+        };
+        let worker = Worker::start(Arc::new(plan)).await?;
+        Ok(parts.durable(queue, Some(worker)))
+    }
+
+    /// A handle without a worker, for processes that only start workflows and talk to them.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Builder::start).
+    pub async fn client(self) -> Result<Durable, Error> {
+        let (parts, settings, ..) = self.prepare().await?;
+        Ok(parts.durable(settings.queue, None))
+    }
+
+    async fn prepare(self) -> Result<(Parts, Settings, Registry, States), Error> {
+        if let Some(problem) = self.problem {
+            return Err(problem);
+        }
+        self.settings.check()?;
+        let parts = Parts::new(&self.pool, &self.settings.schema)?;
+        // One try: whoever starts a process wants to know at once that its database is not there.
+        let mut link = parts.links.take("connect to the database").await?;
+        let prepared = if self.settings.migrate {
+            schema::migrate(link.connection(), &parts.sql).await
+        } else {
+            schema::check(link.connection(), &parts.sql).await
+        };
+        if prepared.is_ok() {
+            link.give_back();
+        }
+        prepared.map(|()| (parts, self.settings, self.registry, self.states))
+    }
+}
+
+impl std::fmt::Debug for Builder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Builder({:?})", self.settings)
+    }
+}
+
+/// What a client and a worker have in common.
+struct Parts {
+    sql: Arc<Sql>,
+    factory: PgPool,
+    links: Links,
+    wake: Arc<Wake>,
+}
+
+impl Parts {
+    fn new(pool: &PgPool, schema: &str) -> Result<Self, Error> {
+        let sql = Arc::new(Sql::new(schema)?);
+        let factory = factory(pool);
+        let links = Links::new(factory.clone(), sql.clone(), Commits::Flushed, CALL_LINKS, None);
+        Ok(Self { sql, factory, links, wake: Arc::default() })
+    }
+
+    fn durable(self, queue: String, worker: Option<Worker>) -> Durable {
+        let Self { sql, links, wake, factory: _ } = self;
+        Durable { client: Arc::new(Client { queue, sql, links, wake, worker }) }
+    }
+}
+
+/// Bring the library's schema in a database up to date. Safe to run from many processes at once, and again.
+///
+/// # Errors
+///
+/// [`Usage`](ErrorKind::Usage) for a schema name that would have to be quoted, [`Schema`](ErrorKind::Schema)
+/// for a server that is too old or a standby.
+pub async fn migrate(pool: &PgPool, schema_name: &str) -> Result<(), Error> {
+    let parts = Parts::new(pool, schema_name)?;
+    let mut link = parts.links.take("connect to the database").await?;
+    schema::migrate(link.connection(), &parts.sql).await
+}

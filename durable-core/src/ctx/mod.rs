@@ -1,0 +1,235 @@
+//! What a workflow body holds: everything durable that it does begins with `ctx.`.
+//!
+//! `lane` is the order of things, `attempt` what they share with the executor; `run`, `sleep`, `receive`
+//! and `branch` are the things. Running them is the worker's.
+
+pub(crate) mod attempt;
+pub(crate) mod branch;
+pub(crate) mod lane;
+pub(crate) mod receive;
+pub(crate) mod run;
+pub(crate) mod sleep;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use crate::decide::Stop;
+use crate::id::Position;
+use crate::step::Step;
+use crate::topic::Topic;
+use attempt::Attempt;
+use branch::{Branch, FanOut, LaneFn};
+use lane::{Lane, UnderWay};
+use receive::Receive;
+use run::StepRun;
+use sleep::Sleep;
+
+/// The context of a workflow body: runs steps, sleeps, receives messages, opens branches.
+///
+/// It is borrowed, so it cannot be moved into `tokio::spawn`, where nothing would be recorded.
+///
+/// # Durability
+///
+/// A body is run again from its top after a wait or a crash, and what it did through the context is answered
+/// from the history. Between those calls a body has to do the same whenever it is run: no clock but
+/// [`now`](Ctx::now), no dice but [`random`](Ctx::random) and [`uuid`](Ctx::uuid), no input or output of its
+/// own. Code that no longer fits the history is not run on: the workflow is blocked, until code that fits is
+/// deployed and [`resume`](crate::Durable::resume) is called.
+///
+/// # Order
+///
+/// Each call takes its position when it is made, not when it is polled. So things that are begun together,
+/// by `join!`, `try_join!` or `join_all`, keep their positions:
+///
+/// ```
+/// # use durable::{Ctx, step, workflow};
+/// # #[step] async fn site(company: String) -> anyhow::Result<String> { Ok(company) }
+/// # #[step] async fn news(company: String) -> anyhow::Result<String> { Ok(company) }
+/// #[workflow]
+/// async fn research(ctx: &Ctx, company: String) -> anyhow::Result<String> {
+///     let (site, news) = tokio::try_join!(ctx.run(site(company.clone())), ctx.run(news(company)))?;
+///     Ok(site + &news)
+/// }
+/// ```
+///
+/// Calls that follow one another beside others need a lane of their own: [`branch`](Ctx::branch), or
+/// [`fan_out`](Ctx::fan_out) over a collection. Beginning something while another call of the same lane is
+/// under way blocks the workflow with a message that says so.
+pub struct Ctx {
+    attempt: Arc<Attempt>,
+    lane: Arc<Lane>,
+}
+
+impl Ctx {
+    pub(crate) fn new(attempt: Arc<Attempt>) -> Self {
+        let lane = Arc::new(Lane::new("", attempt.created_at));
+        Self { attempt, lane }
+    }
+
+    /// Run a step and give its output.
+    ///
+    /// The result can be awaited as it is, or given call-site options first:
+    /// `ctx.run(charge(order)).retry(5).timeout(seconds(10)).await?`.
+    ///
+    /// # Durability
+    ///
+    /// A plain step's outcome is recorded after its body returned: a crash before that runs it again, with
+    /// the same [`key`](crate::StepCtx::key) (at least once); after that it is never run again. A
+    /// transactional step's outcome is recorded by the transaction that makes its writes (exactly once).
+    /// Attempts that fail are tried again by the step's [`Retry`](crate::Retry); delays beyond the worker's
+    /// `short_wait` suspend the workflow. What is given here is what was recorded, decoded, on the first run
+    /// as on every later one.
+    ///
+    /// # Errors
+    ///
+    /// A [`Failure`](crate::Failure) once the attempts are used up or the error was
+    /// [`terminal`](crate::terminal).
+    pub fn run<T>(&self, step: Step<T>) -> StepRun<'_, T>
+    where
+        T: serde::de::DeserializeOwned + Send + 'static,
+    {
+        let position = self.take(&format!("step {:?}", step.definition.name));
+        StepRun::new(self.attempt.clone(), UnderWay::new(self.lane.clone()), position, step)
+    }
+
+    /// Sleep.
+    ///
+    /// # Durability
+    ///
+    /// Beyond the worker's `short_wait` (1 s by default) the workflow is suspended: it is one row, with no
+    /// memory and no task anywhere. It never wakes early by the database's clock. A crash while a shorter
+    /// sleep is in memory makes that one start over.
+    ///
+    /// # Errors
+    ///
+    /// A duration of more than 100 years.
+    pub fn sleep(&self, duration: Duration) -> Sleep<'_> {
+        let position = self.take("a sleep");
+        Sleep::new(self.attempt.clone(), UnderWay::new(self.lane.clone()), position, duration)
+    }
+
+    /// Receive the oldest unread message of a topic, waiting for it if need be; see
+    /// [`timeout`](Receive::timeout) for a bounded wait.
+    ///
+    /// # Durability
+    ///
+    /// A message is taken and recorded as this call's outcome in one act: it is received exactly once, also
+    /// when it was sent before the body came here. While it waits, the workflow is one row.
+    ///
+    /// # Errors
+    ///
+    /// A message that does not decode as `T`. It counts as received.
+    pub fn receive<T>(&self, topic: Topic<T>) -> Receive<'_, T>
+    where
+        T: serde::de::DeserializeOwned + Send + 'static,
+    {
+        let position = self.take(&format!("a receive of {:?}", topic.name()));
+        Receive::new(self.attempt.clone(), UnderWay::new(self.lane.clone()), position, topic)
+    }
+
+    /// Open a branch: a part of the body with a lane of its own, for several steps in a row beside others.
+    ///
+    /// ```
+    /// # use durable::{Ctx, step, workflow};
+    /// # #[step] async fn charge(order: String) -> anyhow::Result<()> { Ok(()) }
+    /// # #[step] async fn receipt(order: String) -> anyhow::Result<()> { Ok(()) }
+    /// # #[step] async fn pack(order: String) -> anyhow::Result<()> { Ok(()) }
+    /// # #[step] async fn ship(order: String) -> anyhow::Result<()> { Ok(()) }
+    /// #[workflow]
+    /// async fn fulfil(ctx: &Ctx, order: String) -> anyhow::Result<()> {
+    ///     tokio::try_join!(
+    ///         ctx.branch(async |ctx: &Ctx| {
+    ///             ctx.run(charge(order.clone())).await?;
+    ///             ctx.run(receipt(order.clone())).await
+    ///         }),
+    ///         ctx.branch(async |ctx: &Ctx| {
+    ///             ctx.run(pack(order.clone())).await?;
+    ///             ctx.run(ship(order.clone())).await
+    ///         }),
+    ///     )?;
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Durability
+    ///
+    /// The branch itself records nothing; what it runs is recorded in its lane.
+    pub fn branch<'c, R, F>(&'c self, body: F) -> Branch<'c, R>
+    where
+        R: Send + 'c,
+        F: for<'x> LaneFn<&'x Ctx, R> + Send + 'c,
+        for<'x> <F as LaneFn<&'x Ctx, R>>::Future: Send,
+    {
+        let position = self.take("a branch");
+        Branch::new(self, &position, body)
+    }
+
+    /// Do the same for every item of a collection, at most `at_once` of them at a time, each in a lane of
+    /// its own. Gives the results in the order of the items.
+    ///
+    /// ```
+    /// # use durable::{Ctx, step, workflow};
+    /// # #[step] async fn fetch(url: String) -> anyhow::Result<String> { Ok(url) }
+    /// #[workflow]
+    /// async fn crawl(ctx: &Ctx, urls: Vec<String>) -> anyhow::Result<Vec<String>> {
+    ///     let pages = ctx.fan_out(urls, 8, async |ctx: &Ctx, url: String| ctx.run(fetch(url)).await).await;
+    ///     Ok(pages.into_iter().collect::<Result<_, _>>()?)
+    /// }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// When `at_once` is 0, which would never end; the workflow fails.
+    pub fn fan_out<'c, I, R, F>(&'c self, items: I, at_once: usize, body: F) -> FanOut<'c, R>
+    where
+        I: IntoIterator,
+        I::Item: Send + 'c,
+        R: Send + 'c,
+        F: for<'x> branch::ItemFn<&'x Ctx, I::Item, R> + Clone + Send + 'c,
+        for<'x> <F as branch::ItemFn<&'x Ctx, I::Item, R>>::Future: Send,
+    {
+        assert!(at_once > 0, "ctx.fan_out with at_once = 0 would never end: give at least 1");
+        let position = self.take("a fan-out");
+        FanOut::new(self, &position, items.into_iter().collect(), at_once, body)
+    }
+
+    /// The time: of the last thing that this lane saw recorded, by the database's clock, or of the start.
+    /// The same on every run, and it costs nothing.
+    pub fn now(&self) -> DateTime<Utc> {
+        self.lane.now()
+    }
+
+    /// A number from 0 to 1, 1 excluded, the same on every run. Not for secrets: it can be computed from
+    /// the workflow's id.
+    pub fn random(&self) -> f64 {
+        lane::fraction(self.lane.draw(self.attempt.id.as_str(), self.attempt.created_at))
+    }
+
+    /// A UUID (version 8), the same on every run and different from every other. Not for secrets.
+    pub fn uuid(&self) -> Uuid {
+        lane::uuid(self.lane.draw(self.attempt.id.as_str(), self.attempt.created_at))
+    }
+
+    /// The workflow's id.
+    pub fn id(&self) -> &str {
+        self.attempt.id.as_str()
+    }
+
+    /// The next position of the lane. When the lane may not go on, the attempt is stopped, and the position
+    /// is one that nothing is ever asked of.
+    fn take(&self, what: &str) -> Position {
+        self.lane.take(what).unwrap_or_else(|mismatch| {
+            self.attempt.stop(Stop::Mismatch(mismatch));
+            Position { lane: "".into(), seq: -1 }
+        })
+    }
+}
+
+impl std::fmt::Debug for Ctx {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Ctx({})", self.attempt.id)
+    }
+}

@@ -1,0 +1,106 @@
+//! How an attempt ended, and what that means for its workflow. Pure: the one place where it is decided.
+
+use crate::failure::{Failure, FailureKind};
+use crate::history::Mismatch;
+use crate::status::Status;
+use crate::store::settle::End;
+use crate::workflow::Returns;
+
+/// What the engine does to a body from outside. The body never sees it.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Stop {
+    /// The code does not fit the history, or breaks a rule of the context.
+    Mismatch(Mismatch),
+    /// Another worker may own the workflow by now.
+    Lost,
+    /// Somebody cancelled it.
+    Cancelled,
+    /// This process cannot go on with it, through no fault of the workflow.
+    Broken(String),
+}
+
+/// How an attempt ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    Returned(Returns),
+    Panicked(String),
+    Stopped(Stop),
+}
+
+/// What is to be done about it.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// Write its end.
+    Settled(End),
+    /// Say that it has stopped: the row has its final status already.
+    Acknowledged,
+    /// Nothing: whoever owns it now will see to it.
+    Dropped,
+    /// Give it back.
+    Released(String),
+}
+
+/// Decide what the end of an attempt means. `left_over` tells whether the history holds what the body never
+/// asked for; that matters only once the body is through.
+pub(crate) fn decide(ended: Ended, left_over: Result<(), Mismatch>) -> Outcome {
+    match (ended, left_over) {
+        (Ended::Stopped(Stop::Mismatch(mismatch)), _) | (Ended::Returned(_), Err(mismatch)) => {
+            Outcome::Settled(blocked(&mismatch))
+        }
+        (Ended::Returned(Ok(output)), Ok(())) => {
+            Outcome::Settled(End { status: Status::Completed, output: Some(output), failure: None })
+        }
+        (Ended::Returned(Err(failure)), Ok(())) => Outcome::Settled(failed(&failure)),
+        (Ended::Panicked(message), _) => Outcome::Settled(failed(&Failure::new(FailureKind::Panic, message))),
+        (Ended::Stopped(Stop::Cancelled), _) => Outcome::Acknowledged,
+        (Ended::Stopped(Stop::Lost), _) => Outcome::Dropped,
+        (Ended::Stopped(Stop::Broken(problem)), _) => Outcome::Released(problem),
+    }
+}
+
+fn blocked(mismatch: &Mismatch) -> End {
+    let failure = Failure::new(FailureKind::Mismatch, mismatch.to_string());
+    End { status: Status::Blocked, output: None, failure: Some(to_json(&failure)) }
+}
+
+fn failed(failure: &Failure) -> End {
+    End { status: Status::Failed, output: None, failure: Some(to_json(failure)) }
+}
+
+/// A failure as it is stored.
+pub(crate) fn to_json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("a failure is plain text and always encodes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(outcome: &Outcome) -> Option<Status> {
+        match outcome {
+            Outcome::Settled(end) => Some(end.status),
+            Outcome::Acknowledged | Outcome::Dropped | Outcome::Released(_) => None,
+        }
+    }
+
+    #[test]
+    fn each_ending_has_its_outcome() {
+        let failure = || Failure::new(FailureKind::Error, "no");
+        let mismatch = || Mismatch("x".into());
+        let table = [
+            (Ended::Returned(Ok("1".into())), Ok(()), Some(Status::Completed)),
+            (Ended::Returned(Err(failure())), Ok(()), Some(Status::Failed)),
+            (Ended::Panicked("panicked: x".into()), Ok(()), Some(Status::Failed)),
+            (Ended::Stopped(Stop::Mismatch(mismatch())), Ok(()), Some(Status::Blocked)),
+            // A body that lost a step must not end, neither well nor badly.
+            (Ended::Returned(Ok("1".into())), Err(mismatch()), Some(Status::Blocked)),
+            (Ended::Returned(Err(failure())), Err(mismatch()), Some(Status::Blocked)),
+            (Ended::Stopped(Stop::Lost), Err(mismatch()), None),
+            (Ended::Stopped(Stop::Cancelled), Ok(()), None),
+        ];
+        for (ended, left_over, expected) in table {
+            let shown = format!("{ended:?} {left_over:?}");
+            assert_eq!(status(&decide(ended, left_over)), expected, "{shown}");
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The names of things: workflows, workers, positions; and where a workflow lives.
+//!
+//! Pure. What an id may look like is decided here and nowhere else.
+
+use std::fmt;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::error::{Error, ErrorKind};
+
+/// Bytes of an id, name, queue, topic or key. A B-tree entry ends at 2,704 bytes, and three of these
+/// share one.
+const TEXT_MAX: usize = 512;
+
+/// Buckets that ids are spread over. Part of every key, so it can never change.
+const BUCKETS: u8 = 64;
+
+/// A workflow's id with its bucket. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Id {
+    text: Arc<str>,
+    bucket: i16,
+}
+
+impl Id {
+    /// Check and adopt the caller's id.
+    pub(crate) fn new(text: &str) -> Result<Self, Error> {
+        check_text("workflow id", text)?;
+        Ok(Self::trusted(text))
+    }
+
+    /// A new id, ordered by time.
+    pub(crate) fn generate() -> Self {
+        Self::trusted(&Uuid::now_v7().to_string())
+    }
+
+    /// An id that comes from the database.
+    pub(crate) fn trusted(text: &str) -> Self {
+        // The same in SQL: get_byte(sha256(convert_to(id, 'UTF8')), 0) % 64
+        let bucket = i16::from(Sha256::digest(text.as_bytes())[0] % BUCKETS);
+        Self { text: text.into(), bucket }
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    pub(crate) fn bucket(&self) -> i16 {
+        self.bucket
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.text)
+    }
+}
+
+/// One incarnation of one worker process. Random, so that a worker that was fenced can never be mistaken
+/// for its successor, not even after a failover that lost commits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct OwnerId(pub(crate) Uuid);
+
+impl OwnerId {
+    pub(crate) fn generate() -> Self {
+        Self(Uuid::new_v4())
+    }
+}
+
+impl fmt::Display for OwnerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Where in a body something durable stands: a lane, and a number in it.
+///
+/// The lane of the body itself is `""`; a branch opened at position 3 has the lane `"3"`, the second item
+/// of a fan-out at 3 the lane `"3.1"`.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub(crate) struct Position {
+    pub(crate) lane: Arc<str>,
+    pub(crate) seq: i32,
+}
+
+impl Position {
+    /// The lane that a branch at this position opens.
+    pub(crate) fn lane_below(&self) -> String {
+        if self.lane.is_empty() { self.seq.to_string() } else { format!("{}.{}", self.lane, self.seq) }
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.lane.is_empty() { write!(f, "{}", self.seq) } else { write!(f, "{}/{}", self.lane, self.seq) }
+    }
+}
+
+/// Refuse text that a key cannot hold or a person cannot read.
+pub(crate) fn check_text(what: &str, text: &str) -> Result<(), Error> {
+    let usage = |problem: String| Err(Error::new(ErrorKind::Usage, problem));
+    if text.is_empty() {
+        return usage(format!("the {what} is empty: give it at least one character"));
+    }
+    if text.len() > TEXT_MAX {
+        return usage(format!(
+            "the {what} has {} bytes, at most {TEXT_MAX} are allowed: use a shorter one, or a hash of it",
+            text.len()
+        ));
+    }
+    if let Some(found) = text.chars().find(|c| c.is_control()) {
+        return usage(format!("the {what} holds the control character {found:?}: leave it out"));
+    }
+    Ok(())
+}
+
+/// Refuse a schema name that would have to be quoted, or that PostgreSQL would cut at 63 bytes.
+pub(crate) fn check_schema(schema: &str) -> Result<(), Error> {
+    let mut bytes = schema.bytes();
+    let good = bytes.next().is_some_and(|b| b.is_ascii_lowercase() || b == b'_')
+        && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        && schema.len() <= 63
+        && !schema.starts_with("pg_");
+    if good {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Usage,
+        format!("{schema:?} cannot name the schema: use 1 to 63 of a-z, 0-9 and _, not beginning with a digit or pg_"),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_refused_with_its_fix() {
+        for (text, part) in
+            [("", "empty"), (&*"x".repeat(513), "513 bytes"), ("a\0b", "control character"), ("a\nb", "control")]
+        {
+            let error = Id::new(text).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+        assert!(Id::new(&"x".repeat(512)).is_ok());
+        assert!(Id::new("Bestellung-ß-🦀").is_ok());
+    }
+
+    #[test]
+    fn a_bucket_never_changes() {
+        // From PostgreSQL: select get_byte(sha256(convert_to('order-42', 'UTF8')), 0) % 64
+        for (id, bucket) in [("order-42", 59), ("", 35), ("Bestellung-ß-🦀", 20)] {
+            assert_eq!(Id::trusted(id).bucket(), bucket, "{id}");
+        }
+    }
+
+    #[test]
+    fn a_schema_name_is_plain() {
+        for good in ["durable", "_x", "agents_2"] {
+            assert!(check_schema(good).is_ok(), "{good}");
+        }
+        for bad in ["", "Durable", "2x", "a-b", "a.b", "a\"b", "pg_x", "ä", &"x".repeat(64)] {
+            assert!(check_schema(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_lane_is_named_after_the_position_that_opened_it() {
+        let at = |lane: &str, seq| Position { lane: lane.into(), seq };
+        assert_eq!(at("", 3).lane_below(), "3");
+        assert_eq!(at("3", 1).lane_below(), "3.1");
+        assert_eq!(at("3", 1).to_string(), "3/1");
+    }
+}

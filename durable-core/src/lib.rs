@@ -1,0 +1,70 @@
+//! Durable workflows on the PostgreSQL that you already have.
+//!
+//! # Layout
+//!
+//! Lowest first; a room imports only rooms above it in this list.
+//!
+//! - words, without any I/O: `id`, `status`, `retry`, `codec`, `topic`, `failure`, `error`, `options`
+//! - `history`, `decide`: what is recorded, and how an attempt ended
+//! - `store`: the only place with SQL
+//! - `step`, `workflow`, `ctx`: what runs inside one attempt
+//! - `wake`, `worker`: claims, leases, execution
+//! - `client`, `start`, `message`, `cancel`, `handle`: the doors for callers
+//! - `testing`: crash points and a movable clock
+
+mod cancel;
+mod client;
+mod codec;
+mod ctx;
+mod decide;
+mod error;
+mod failure;
+mod handle;
+mod history;
+mod id;
+mod message;
+mod options;
+mod probe;
+mod retry;
+mod start;
+mod status;
+mod step;
+mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod topic;
+mod wake;
+mod worker;
+mod workflow;
+
+pub use cancel::Cancel;
+pub use client::{Builder, Durable, migrate};
+pub use ctx::Ctx;
+pub use ctx::branch::{Branch, FanOut};
+pub use ctx::receive::{Receive, ReceiveTimeout};
+pub use ctx::run::StepRun;
+pub use ctx::sleep::Sleep;
+pub use error::{Error, ErrorKind};
+pub use failure::{Failure, FailureKind, StepError, retry_after, terminal};
+pub use handle::{Handle, RecordedStep, WorkflowInfo};
+pub use history::FailedAttempt;
+pub use message::SendMessage;
+pub use retry::{Retry, days, hours, minutes, seconds};
+pub use start::{IfExists, Start, StartMany};
+pub use status::Status;
+pub use step::{Step, StepCtx};
+pub use topic::Topic;
+pub use workflow::Call;
+
+/// The connection that a transactional step gets: sqlx's own.
+pub use sqlx::PgConnection;
+
+pub use durable_macros::{step, workflow};
+
+/// What the macros' output calls. Not for use by hand, and outside the promises of the version number.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::failure::Returned;
+    pub use crate::step::{BoxFuture, StepDefinition, plain_step, tx_step};
+    pub use crate::workflow::{Workflow, WorkflowFn, call};
+}

@@ -1,0 +1,74 @@
+//! Where a workflow stands. A closed set: a new status has to break every match.
+
+use std::fmt;
+
+use crate::error::{Error, ErrorKind};
+
+/// Where a workflow stands.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Status {
+    /// Waits for a worker.
+    Queued,
+    /// A worker runs its body.
+    Running,
+    /// Waits for a message, a time or a retry. Only its row exists.
+    Suspended,
+    /// Its body returned `Ok`. Final.
+    Completed,
+    /// Its body returned `Err`, or panicked. Final.
+    Failed,
+    /// Somebody cancelled it. Final.
+    Cancelled,
+    /// Parked, because its code does not fit its history or because it lost too many workers. A deploy
+    /// and [`resume`](crate::Durable::resume) set it going again.
+    Blocked,
+}
+
+impl Status {
+    /// Whether the status never changes again.
+    pub fn is_final(self) -> bool {
+        match self {
+            Status::Completed | Status::Failed | Status::Cancelled => true,
+            Status::Queued | Status::Running | Status::Suspended | Status::Blocked => false,
+        }
+    }
+
+    /// The word in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Queued => "queued",
+            Status::Running => "running",
+            Status::Suspended => "suspended",
+            Status::Completed => "completed",
+            Status::Failed => "failed",
+            Status::Cancelled => "cancelled",
+            Status::Blocked => "blocked",
+        }
+    }
+
+    pub(crate) fn parse(word: &str) -> Result<Self, Error> {
+        [
+            Status::Queued,
+            Status::Running,
+            Status::Suspended,
+            Status::Completed,
+            Status::Failed,
+            Status::Cancelled,
+            Status::Blocked,
+        ]
+        .into_iter()
+        .find(|status| status.as_str() == word)
+        .ok_or_else(|| {
+            Error::new(
+                ErrorKind::Schema,
+                format!("the database has a workflow with the status {word:?}, which this version does not know"),
+            )
+        })
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

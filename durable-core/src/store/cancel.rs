@@ -1,0 +1,53 @@
+//! Cancelling, and waiting until it holds; resuming what is blocked.
+
+use sqlx::{PgConnection, Row};
+use uuid::Uuid;
+
+use super::query;
+use super::sql::Sql;
+use crate::id::{Id, OwnerId};
+use crate::status::Status;
+
+/// Decide a cancellation. `None` when there was nothing to cancel, else the worker that has to notice.
+pub(crate) async fn cancel(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    id: &Id,
+) -> Result<Option<Option<OwnerId>>, sqlx::Error> {
+    let row = query(&sql.cancel).bind(id.bucket()).bind(id.as_str()).fetch_optional(connection).await?;
+    row.map(|row| Ok(row.try_get::<Option<Uuid>, _>("stopping")?.map(OwnerId))).transpose()
+}
+
+/// A workflow's status, and the live worker that has still to stop it. `None` when there is no such workflow.
+pub(crate) async fn stopping(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    id: &Id,
+) -> Result<Option<(Status, Option<OwnerId>)>, sqlx::Error> {
+    let row = query(&sql.stopping).bind(id.bucket()).bind(id.as_str()).fetch_optional(connection).await?;
+    row.map(|row| {
+        let status = Status::parse(row.try_get("status")?).map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
+        Ok((status, row.try_get::<Option<Uuid>, _>("stopping")?.map(OwnerId)))
+    })
+    .transpose()
+}
+
+/// Say that `owner` has stopped these.
+pub(crate) async fn stopped(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    owner: OwnerId,
+    ids: &[Id],
+) -> Result<(), sqlx::Error> {
+    query(&sql.stopped)
+        .bind(owner.0)
+        .bind(ids.iter().map(|id| id.as_str().to_owned()).collect::<Vec<_>>())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Put a blocked workflow back. Whether it was blocked.
+pub(crate) async fn resume(connection: &mut PgConnection, sql: &Sql, id: &Id) -> Result<bool, sqlx::Error> {
+    Ok(query(&sql.resume).bind(id.bucket()).bind(id.as_str()).fetch_optional(connection).await?.is_some())
+}

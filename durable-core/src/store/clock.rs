@@ -1,0 +1,27 @@
+//! The database's clock in the hands of a test: moved for every connection at once.
+
+use sqlx::{AssertSqlSafe, PgConnection};
+
+use super::sql::Sql;
+
+/// Let the clock be moved. From now on it is the server's time plus an offset that starts at zero.
+pub(crate) async fn install(connection: &mut PgConnection, sql: &Sql) -> Result<(), sqlx::Error> {
+    let schema = format!("\"{}\"", sql.schema);
+    sqlx::raw_sql(AssertSqlSafe(format!(
+        "create table if not exists {schema}.test_clock (moved interval not null);
+         insert into {schema}.test_clock
+             select interval '0' where not exists (select from {schema}.test_clock);
+         create or replace function {schema}.now() returns timestamptz language sql stable
+             as 'select statement_timestamp() + (select moved from {schema}.test_clock)'"
+    )))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Move it forward.
+pub(crate) async fn advance(connection: &mut PgConnection, sql: &Sql, ms: i64) -> Result<(), sqlx::Error> {
+    let statement = format!("update \"{}\".test_clock set moved = moved + $1 * interval '1 millisecond'", sql.schema);
+    sqlx::query(AssertSqlSafe(statement)).bind(ms).execute(connection).await?;
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! Workers' leases: taking and renewing one, fencing those that ran out, handing work back.
+
+use sqlx::{PgConnection, Row};
+
+use super::sql::Sql;
+use super::{Fence, query};
+use crate::id::{Id, OwnerId};
+use crate::status::Status;
+
+/// Take a lease.
+pub(crate) async fn register(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    owner: OwnerId,
+    lease_ms: i64,
+    host: &str,
+    pid: i32,
+    queue: &str,
+) -> Result<(), sqlx::Error> {
+    query(&sql.register).bind(owner.0).bind(lease_ms).bind(host).bind(pid).bind(queue).execute(connection).await?;
+    Ok(())
+}
+
+/// Renew a lease, and learn which cancelled workflows to stop.
+pub(crate) async fn heartbeat(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    owner: OwnerId,
+    lease_ms: i64,
+) -> Result<(Fence, Vec<Id>), sqlx::Error> {
+    let row = query(&sql.heartbeat).bind(owner.0).bind(lease_ms).fetch_one(connection).await?;
+    let fence = if row.try_get("held")? { Fence::Held } else { Fence::Lost };
+    let stopping: Vec<String> = row.try_get("stopping")?;
+    Ok((fence, stopping.iter().map(|id| Id::trusted(id)).collect()))
+}
+
+/// A workflow that was taken from a dead worker.
+pub(crate) struct Reaped {
+    pub(crate) id: Id,
+    pub(crate) status: Status,
+}
+
+/// Fence expired workers and give back up to `limit` workflows.
+pub(crate) async fn reap(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    limit: i64,
+    max_recoveries: i32,
+) -> Result<Vec<Reaped>, sqlx::Error> {
+    let rows = query(&sql.reap).bind(limit).bind(max_recoveries).fetch_all(connection).await?;
+    rows.iter()
+        .map(|row| {
+            let status = Status::parse(row.try_get("status")?).map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
+            Ok(Reaped { id: Id::trusted(row.try_get("id")?), status })
+        })
+        .collect()
+}
+
+/// Give up a lease and everything owned under it. Answers how many workflows went back.
+pub(crate) async fn hand_back(connection: &mut PgConnection, sql: &Sql, owner: OwnerId) -> Result<usize, sqlx::Error> {
+    Ok(query(&sql.hand_back).bind(owner.0).fetch_all(connection).await?.len())
+}
+
+/// Names and versions of queued workflows that a registry lacks, with how many were seen.
+pub(crate) async fn unknown(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    queue: &str,
+    bodies: &(Vec<String>, Vec<i32>),
+) -> Result<Vec<(String, i32, i64)>, sqlx::Error> {
+    let rows = query(&sql.unknown).bind(queue).bind(&bodies.0).bind(&bodies.1).fetch_all(connection).await?;
+    rows.iter().map(|row| Ok((row.try_get("name")?, row.try_get("version")?, row.try_get("seen")?))).collect()
+}

@@ -1,0 +1,250 @@
+//! Connections of the engine's own: made from the application's pool options, kept warm, never pinged.
+//!
+//! A connection goes back only after an answer that proves it healthy. A caller that is dropped in the
+//! middle closes it, and the server rolls back; so no future here has to be polled to its end for safety.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::sql::Sql;
+use crate::error::{Error, ErrorKind};
+use crate::probe::probe;
+
+/// The longest wait for an answer. Longer than `statement_timeout`, so that the server speaks first.
+const ANSWER_WITHIN: Duration = Duration::from_secs(35);
+
+/// Oldest server that is supported, as `server_version_num`.
+const SERVER_MIN: i32 = 140_000;
+
+/// How a link's commits treat the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Commits {
+    /// An answer means that it is on disk.
+    Flushed,
+    /// For claims and other writes that may be lost: WAL is prefix-durable, so a later flushed write of
+    /// the same workflow makes them durable too.
+    Asynchronous,
+    /// The application's own settings, for transactional steps.
+    AsTheApplication,
+}
+
+/// A few connections for one purpose, opened when first needed.
+pub(crate) struct Links {
+    pub(crate) sql: Arc<Sql>,
+    factory: PgPool,
+    commits: Commits,
+    /// The identity of the server that this worker's memory belongs to, once it has one.
+    expected: Option<Arc<str>>,
+    idle: Mutex<Vec<PgConnection>>,
+    permits: Arc<Semaphore>,
+}
+
+impl Links {
+    pub(crate) fn new(
+        factory: PgPool,
+        sql: Arc<Sql>,
+        commits: Commits,
+        most: usize,
+        expected: Option<Arc<str>>,
+    ) -> Self {
+        let permits = Arc::new(Semaphore::new(most));
+        Self { sql, factory, commits, expected, idle: Mutex::default(), permits }
+    }
+
+    /// The identity of the server that these connections have to reach.
+    pub(crate) fn expected(&self) -> Option<&Arc<str>> {
+        self.expected.as_ref()
+    }
+
+    /// An idle connection, or a new one.
+    pub(crate) async fn take(&self, act: &str) -> Result<Link<'_>, Error> {
+        let permit = self.permits.clone().acquire_owned().await.expect("the permits are never closed");
+        let warm = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let connection = match warm {
+            Some(connection) => connection,
+            None => self.connect(act).await?,
+        };
+        probe("before a call");
+        Ok(Link { links: self, connection, _permit: permit })
+    }
+
+    async fn connect(&self, act: &str) -> Result<PgConnection, Error> {
+        let opened = tokio::time::timeout(ANSWER_WITHIN, async {
+            let mut connection = self.factory.acquire().await?.detach();
+            let settings = session_settings(self.commits);
+            sqlx::raw_sql(AssertSqlSafe(settings)).execute(&mut connection).await?;
+            let server = match self.expected {
+                Some(_) => Some(server(&mut connection, &self.sql).await?),
+                None => None,
+            };
+            Ok((connection, server))
+        });
+        let (connection, server) =
+            opened.await.map_err(|_| Error::no_answer(act, ANSWER_WITHIN))?.map_err(|e| Error::database(act, &e))?;
+        match (&self.expected, server) {
+            (Some(expected), Some(server)) if **expected != *server.identity => {
+                Err(Error::new(ErrorKind::Unavailable, format!("could not {act}: another server was promoted")))
+            }
+            _ => Ok(connection),
+        }
+    }
+}
+
+/// One connection in use.
+pub(crate) struct Link<'l> {
+    links: &'l Links,
+    connection: PgConnection,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Link<'_> {
+    pub(crate) fn connection(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+
+    /// Give the connection back, if the answer proves that it is healthy, and name the act in the error.
+    pub(crate) fn keep<T>(
+        self,
+        act: &str,
+        answer: Result<Result<T, sqlx::Error>, tokio::time::error::Elapsed>,
+    ) -> Result<T, Error> {
+        probe("after a call");
+        match answer {
+            Ok(Ok(value)) => {
+                self.give_back();
+                Ok(value)
+            }
+            Ok(Err(error)) => {
+                // An idle connection whose server went away, and one that a failover demoted, must go.
+                if error.as_database_error().is_some() && !crate::error::is_transient(&error) {
+                    self.give_back();
+                }
+                Err(Error::database(act, &error))
+            }
+            Err(_) => Err(Error::no_answer(act, ANSWER_WITHIN)),
+        }
+    }
+
+    pub(crate) fn give_back(self) {
+        self.links.idle.lock().unwrap_or_else(PoisonError::into_inner).push(self.connection);
+    }
+}
+
+/// Wait for an answer, but not for ever: sqlx sets no keepalive, a half-open connection is silent.
+pub(crate) async fn answer<T>(
+    call: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<Result<T, sqlx::Error>, tokio::time::error::Elapsed> {
+    tokio::time::timeout(ANSWER_WITHIN, call).await
+}
+
+/// One call on a link: take a connection, run the statement within the deadline, give the connection back.
+macro_rules! call {
+    ($links:expr, $act:expr, $connection:ident => $statement:expr) => {{
+        let act: &str = $act;
+        match $links.take(act).await {
+            Ok(mut link) => {
+                let $connection = link.connection();
+                let answer = $crate::store::link::answer($statement).await;
+                link.keep(act, answer)
+            }
+            Err(error) => Err(error),
+        }
+    }};
+}
+pub(crate) use call;
+
+/// Bounded patience with a database that cannot just now: exponential delays with full jitter.
+pub(crate) struct Backoff {
+    tries: u32,
+    most: u32,
+}
+
+impl Backoff {
+    /// For calls that somebody waits for: about half a minute.
+    pub(crate) fn for_callers() -> Self {
+        Self { tries: 0, most: 12 }
+    }
+
+    /// For the engine's own work, which ends by losing the lease, not by counting.
+    pub(crate) fn for_worker() -> Self {
+        Self { tries: 0, most: u32::MAX }
+    }
+
+    /// Whether to try again; after the delay, if so.
+    pub(crate) async fn again(&mut self, error: &Error) -> bool {
+        if !error.is_transient() || self.tries >= self.most {
+            return false;
+        }
+        let ceiling = 20.0 * f64::from(1 << self.tries.min(8));
+        self.tries += 1;
+        tokio::time::sleep(Duration::from_secs_f64(ceiling.min(5_000.0) * fastrand::f64() / 1_000.0)).await;
+        true
+    }
+}
+
+/// A pool that only makes connections: with the application's hooks and options, without its pings.
+pub(crate) fn factory(pool: &PgPool) -> PgPool {
+    let options: PgConnectOptions = (*pool.connect_options()).clone();
+    let pool_options: PgPoolOptions = pool.options().clone();
+    pool_options
+        .test_before_acquire(false)
+        .min_connections(0)
+        // Connections are detached at once, so this bounds how many are being opened at a time.
+        .max_connections(8)
+        .connect_lazy_with(options)
+}
+
+fn session_settings(commits: Commits) -> String {
+    let commits = match commits {
+        Commits::Flushed => "set synchronous_commit = on;",
+        Commits::Asynchronous => "set synchronous_commit = off;",
+        // Their search_path, time zone and time-outs are the application's.
+        Commits::AsTheApplication => return "select".to_owned(),
+    };
+    // The time-outs, not keepalives, free the rows that a half-open connection holds.
+    format!(
+        "set search_path = ''; set timezone = 'UTC'; set jit = off; {commits} \
+         set idle_in_transaction_session_timeout = '10s'; set statement_timeout = '30s'; \
+         set lock_timeout = '15s'; set tcp_user_timeout = '15s'; \
+         set client_connection_check_interval = '5s'"
+    )
+}
+
+/// What a server says of itself.
+pub(crate) struct Server {
+    version: i32,
+    standby: bool,
+    pub(crate) identity: Arc<str>,
+}
+
+impl Server {
+    /// Refuse what the library cannot work with.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let schema = |problem: String| Err(Error::new(ErrorKind::Schema, problem));
+        if self.version < SERVER_MIN {
+            return schema(format!(
+                "the server is PostgreSQL {}, durable needs 14 or later: upgrade it, or point at another server",
+                self.version / 10_000
+            ));
+        }
+        if self.standby {
+            return schema("the server is a standby, which cannot be written to: point at the primary".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// See `server.sql`.
+pub(crate) async fn server(connection: &mut PgConnection, sql: &Sql) -> Result<Server, sqlx::Error> {
+    use sqlx::Row;
+    let row = super::query(&sql.server).fetch_one(connection).await?;
+    Ok(Server {
+        version: row.try_get("version")?,
+        standby: row.try_get("standby")?,
+        identity: row.try_get::<String, _>("identity")?.into(),
+    })
+}

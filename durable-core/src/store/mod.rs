@@ -1,0 +1,34 @@
+//! The only place with SQL. One file per moment of the flow; each statement stands in `sql/`, in a file of
+//! its own, and is used by one function of the same name.
+//!
+//! Functions take the connection first, do one statement, and answer with `sqlx::Error`; `link::call!` gives
+//! them a connection and a deadline, and names the act in the error.
+
+pub(crate) mod cancel;
+pub(crate) mod claim;
+#[cfg(feature = "testing")]
+pub(crate) mod clock;
+pub(crate) mod inspect;
+pub(crate) mod lease;
+pub(crate) mod link;
+pub(crate) mod message;
+pub(crate) mod migrate;
+pub(crate) mod settle;
+pub(crate) mod sql;
+pub(crate) mod start;
+pub(crate) mod step;
+
+use sqlx::query::Query;
+use sqlx::{Postgres, SqlStr};
+
+/// Whether a write of a running workflow found its owner still in place.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fence {
+    Held,
+    Lost,
+}
+
+fn query<'q>(sql: &SqlStr) -> Query<'q, Postgres, sqlx::postgres::PgArguments> {
+    sqlx::query(sql.clone())
+}

@@ -1,0 +1,46 @@
+//! Every statement of the library, with the schema's name filled in once.
+
+use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
+
+use crate::error::Error;
+use crate::id::check_schema;
+
+/// The schema's name where nobody asked for another.
+pub(crate) const DEFAULT_SCHEMA: &str = "durable";
+
+macro_rules! statements {
+    ($($name:ident)*) => {
+        /// Every statement, ready to send.
+        pub(crate) struct Sql {
+            pub(crate) schema: String,
+            $(pub(crate) $name: SqlStr,)*
+        }
+
+        impl Sql {
+            /// The statements for a schema, whose name is checked here: it is the only text that is ever
+            /// put into SQL, everything else is bound.
+            pub(crate) fn new(schema: &str) -> Result<Self, Error> {
+                check_schema(schema)?;
+                Ok(Self {
+                    schema: schema.to_owned(),
+                    $($name: in_schema(include_str!(concat!("sql/", stringify!($name), ".sql")), schema),)*
+                })
+            }
+        }
+    };
+}
+
+statements! {
+    applied apply cancel claim hand_back heartbeat history inspect mark_stands migrate_lock migrated migrations reap receive record recorded register release resume send
+    server
+    settle start steps stopped stopping suspend transact unknown
+}
+
+/// A text of ours for another schema: objects are written `durable.x`, the schema itself only where it is made.
+pub(crate) fn in_schema(text: &'static str, schema: &str) -> SqlStr {
+    if schema == DEFAULT_SCHEMA {
+        return SqlStr::from_static(text);
+    }
+    let made = text.replace("schema if not exists durable;", &format!("schema if not exists \"{schema}\";"));
+    AssertSqlSafe(made.replace("durable.", &format!("\"{schema}\"."))).into_sql_str()
+}

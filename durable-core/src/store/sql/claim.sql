@@ -1,0 +1,35 @@
+-- Take up to $5 workflows that are due and whose body this worker has: those whose wait has ended, then
+-- queued ones by priority and age. Only for a worker that holds its lease.
+-- Locks: the picked rows, skipping what another worker is taking. Safe to lose: it commits asynchronously.
+with known as (
+    select * from unnest($3::text[], $4::integer[]) as k (name, version)
+),
+due as materialized (
+    select w.bucket, w.id
+    from durable.workflow w
+    where w.status = 'suspended' and w.queue = $2 and w.due_at <= durable.now()
+      and (w.name, w.version) in (select k.name, k.version from known k)
+    order by w.due_at
+    limit $5
+    for no key update of w skip locked
+),
+ready as materialized (
+    select w.bucket, w.id
+    from durable.workflow w
+    where w.status = 'queued' and w.queue = $2 and w.due_at <= durable.now()
+      and (w.name, w.version) in (select k.name, k.version from known k)
+    order by w.priority, w.due_at
+    limit $5
+    for no key update of w skip locked
+),
+picked as materialized (
+    select * from (select * from due union all select * from ready) as either limit $5
+)
+update durable.workflow w
+set status = 'running', owner = $1, claims = w.claims + 1, claimed_at = durable.now()
+from picked p
+where w.bucket = p.bucket and w.id = p.id
+  and exists (select from durable.worker k
+              where k.id = $1 and k.fenced_at is null and k.lease_until > durable.now())
+returning w.id, w.name, w.version, w.input::text as input, w.waits::text as waits, w.wakes, w.claims,
+          w.created_at, durable.now() as now

@@ -1,0 +1,15 @@
+-- A worker that stops gives up its lease and everything it still owns, at once.
+-- Locks: the worker's row, then the workflow rows.
+with left_behind as (
+    update durable.worker k set fenced_at = durable.now() where k.id = $1 and k.fenced_at is null
+),
+mine as materialized (
+    select w.bucket, w.id from durable.workflow w where w.owner = $1
+    order by w.bucket, w.id
+    for no key update
+)
+update durable.workflow w
+set status = 'queued', owner = null, due_at = durable.now()
+from mine m
+where w.bucket = m.bucket and w.id = m.id
+returning w.id

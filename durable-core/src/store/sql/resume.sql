@@ -1,0 +1,6 @@
+-- Put a blocked workflow back into its queue, its recoveries forgiven.
+-- Locks: the workflow row.
+update durable.workflow w
+set status = 'queued', due_at = durable.now(), failure = null, recoveries = 0, wakes = w.wakes + 1
+where w.bucket = $1 and w.id = $2 and w.status = 'blocked'
+returning true as resumed

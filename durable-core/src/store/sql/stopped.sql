@@ -1,0 +1,13 @@
+-- Say that $1 has stopped these cancelled workflows.
+-- Locks: their rows, in key order.
+with mine as (
+    select w.bucket, w.id
+    from durable.workflow w
+    where w.stopping = $1 and w.id = any ($2::text[])
+    order by w.bucket, w.id
+    for no key update
+)
+update durable.workflow w
+set stopping = null
+from mine m
+where w.bucket = m.bucket and w.id = m.id

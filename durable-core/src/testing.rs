@@ -1,0 +1,80 @@
+//! For tests of crashes and of time. Behind the feature `testing`; never in a production build.
+//!
+//! A process can be made to die at its n-th crash point: before or after a database call or a step body.
+//! The database's clock can be moved for every connection at once.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use sqlx::PgPool;
+
+use crate::error::Error;
+use crate::options::millis;
+use crate::store::clock;
+use crate::store::link::{Commits, Links, call, factory};
+use crate::store::sql::Sql;
+
+/// The whole schema as one SQL script, with its own record of it: for a template database, from which each
+/// test gets a copy that needs no migration.
+pub fn schema_script() -> String {
+    crate::store::migrate::script()
+}
+
+static PASSED: AtomicU64 = AtomicU64::new(0);
+static CRASH_AT: AtomicU64 = AtomicU64::new(0);
+
+/// Let this process die, without a destructor or a flush, at its `n`-th crash point from now; 0 for never.
+pub fn crash_at(n: u64) {
+    PASSED.store(0, Ordering::SeqCst);
+    CRASH_AT.store(n, Ordering::SeqCst);
+}
+
+/// How many crash points this process has passed.
+pub fn crash_points_passed() -> u64 {
+    PASSED.load(Ordering::SeqCst)
+}
+
+/// Pass a crash point.
+pub(crate) fn pass(place: &'static str) {
+    let passed = PASSED.fetch_add(1, Ordering::SeqCst) + 1;
+    if passed == CRASH_AT.load(Ordering::SeqCst) {
+        eprintln!("crash point {passed}: {place}");
+        std::process::abort();
+    }
+}
+
+/// The database's clock in the hands of a test.
+#[derive(Debug)]
+pub struct Clock {
+    pool: PgPool,
+    schema: String,
+}
+
+impl Clock {
+    /// Take over the clock of a schema. Until it is moved it shows the server's time.
+    ///
+    /// # Errors
+    ///
+    /// Database kinds; the schema has to be there.
+    pub async fn install(pool: &PgPool, schema: &str) -> Result<Self, Error> {
+        let clock = Self { pool: pool.clone(), schema: schema.to_owned() };
+        let links = clock.links()?;
+        call!(links, "install the test clock", connection => clock::install(connection, &links.sql))?;
+        Ok(clock)
+    }
+
+    /// Move the time forward, for every connection at once.
+    ///
+    /// # Errors
+    ///
+    /// Database kinds.
+    pub async fn advance(&self, by: Duration) -> Result<(), Error> {
+        let links = self.links()?;
+        call!(links, "move the test clock", connection => clock::advance(connection, &links.sql, millis(by)))
+    }
+
+    fn links(&self) -> Result<Links, Error> {
+        let sql = std::sync::Arc::new(Sql::new(&self.schema)?);
+        Ok(Links::new(factory(&self.pool), sql, Commits::Flushed, 1, None))
+    }
+}

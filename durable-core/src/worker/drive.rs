@@ -1,0 +1,215 @@
+//! Driving one step from its order to its record: attempts, time-outs, retries.
+//!
+//! One attempt of a transactional step is `transaction`. What the retries mean for the workflow (suspend it
+//! or wait) is the leaf's in `ctx::run`.
+
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::Engine;
+use super::transaction::{self, Tried};
+use crate::ctx::attempt::{Driven, StepOrder};
+use crate::decide::{Stop, to_json};
+use crate::error::Error;
+use crate::failure::{Failure, FailureKind};
+use crate::history::{FailedAttempt, Kind, Record};
+use crate::probe::probe;
+use crate::step::{AttemptFailure, Attempted, StepBody, StepCtx};
+use crate::store::Fence;
+use crate::store::step::StepRow;
+
+/// Inputs beyond this are not kept in the history. They are there for people; the engine never reads them.
+const INPUT_KEPT_MAX: usize = 16 * 1024;
+
+/// Attempts that a record shows: the first of them and the latest.
+const ATTEMPTS_KEPT_MAX: usize = 20;
+
+/// Run a step until its outcome is recorded, its next attempt is far away, or the attempt is stopped.
+pub(super) async fn drive(engine: Arc<Engine>, mut order: StepOrder) {
+    match StepDrive::new(&engine, &mut order).await {
+        Ok(driven) => {
+            if let Some(driven) = driven {
+                // Nobody waits for a step whose future was dropped; its record stands.
+                drop(order.reply.send(driven));
+            }
+        }
+        Err(error) => order.attempt.stop(Stop::Broken(error.to_string())),
+    }
+}
+
+/// What the drive of one step needs all the time.
+pub(super) struct StepDrive<'d> {
+    pub(super) engine: &'d Arc<Engine>,
+    pub(super) order: &'d mut StepOrder,
+    pub(super) key: Arc<str>,
+    pub(super) input: String,
+}
+
+/// How one attempt ended.
+enum Ended {
+    Done(Option<Record>),
+    Failed(AttemptFailure, Duration),
+}
+
+impl<'d> StepDrive<'d> {
+    /// Encode the arguments and go through the attempts. `None` when the attempt was stopped.
+    async fn new(engine: &'d Arc<Engine>, order: &'d mut StepOrder) -> Result<Option<Driven>, Error> {
+        let key = format!("{}/{}", order.attempt.id, order.position).into();
+        let encoded = order.arguments.lock().unwrap_or_else(PoisonError::into_inner).encode();
+        match encoded {
+            Ok(input) => Self { engine, order, key, input }.attempts().await,
+            Err(problem) => {
+                let mut drive = Self { engine, order, key, input: String::new() };
+                let failure = Failure::new(FailureKind::Value, format!("its input {problem}")).terminal();
+                Ok(drive.give_up(failure, 1).await?.map(Driven::Recorded))
+            }
+        }
+    }
+
+    async fn attempts(mut self) -> Result<Option<Driven>, Error> {
+        loop {
+            if !self.engine.lease.may_begin().await {
+                self.order.attempt.stop(Stop::Lost);
+                return Ok(None);
+            }
+            if self.order.attempt.stopped().is_some() || self.order.reply.is_closed() {
+                return Ok(None);
+            }
+            let attempt = self.attempt_number();
+            let (failed, took) = match self.attempt(attempt).await? {
+                Ended::Done(record) => return Ok(record.map(Driven::Recorded)),
+                Ended::Failed(failed, took) => (failed, took),
+            };
+            if failed.failure.is_terminal() || attempt >= self.order.retry.max_attempts {
+                self.remember(attempt, &failed.failure, took);
+                return Ok(self.give_up(failed.failure, attempt).await?.map(Driven::Recorded));
+            }
+            let delay = self.order.retry.delay(attempt, failed.after, fastrand::f64());
+            self.remember(attempt, &failed.failure, took);
+            tracing::debug!(step = self.order.name, attempt, ?delay, "step will be tried again");
+            if !self.order.attempt.is_short(delay) {
+                return Ok(Some(Driven::Later { after: delay, past: std::mem::take(&mut self.order.past) }));
+            }
+            tokio::select! {
+                () = self.order.reply.closed() => return Ok(None),
+                () = tokio::time::sleep(delay) => {}
+            }
+        }
+    }
+
+    fn attempt_number(&self) -> u32 {
+        self.order.past.last().map_or(0, |past| past.attempt) + 1
+    }
+
+    async fn attempt(&mut self, attempt: u32) -> Result<Ended, Error> {
+        let ctx = StepCtx {
+            workflow_id: self.order.attempt.id.as_str().into(),
+            key: self.key.clone(),
+            attempt,
+            state: self.engine.plan.states.clone(),
+        };
+        let began = Instant::now();
+        match self.order.body.clone() {
+            StepBody::Plain(body) => {
+                let timeout = self.order.timeout;
+                probe("before a step body");
+                let ended = tokio::select! {
+                    ended = within(timeout, body(ctx, &self.input)) => ended,
+                    // The leaf is gone: nobody wants the outcome, and no later step depends on it.
+                    () = self.order.reply.closed() => return Ok(Ended::Done(None)),
+                };
+                probe("after a step body");
+                match ended {
+                    Ok(output) => Ok(Ended::Done(self.record(Ok(output), began.elapsed()).await?)),
+                    Err(failed) => Ok(Ended::Failed(failed, began.elapsed())),
+                }
+            }
+            StepBody::Transaction(body) => match transaction::attempt(self, &body, ctx).await? {
+                Tried::Recorded(record) => Ok(Ended::Done(Some(record))),
+                Tried::Stopped => Ok(Ended::Done(None)),
+                Tried::Failed(failed) => Ok(Ended::Failed(failed, began.elapsed())),
+            },
+        }
+    }
+
+    fn remember(&mut self, attempt: u32, failure: &Failure, took: Duration) {
+        let past = &mut self.order.past;
+        if past.len() >= ATTEMPTS_KEPT_MAX {
+            past.remove(ATTEMPTS_KEPT_MAX / 2);
+        }
+        past.push(FailedAttempt {
+            attempt,
+            failed_at: self.order.attempt.about_now(),
+            took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            failure: failure.clone(),
+        });
+    }
+
+    /// Record that the step has failed for good.
+    async fn give_up(&mut self, failure: Failure, attempts: u32) -> Result<Option<Record>, Error> {
+        let failure = failure.of_step(self.order.name, attempts);
+        self.record(Err(failure), Duration::ZERO).await
+    }
+
+    /// Record an outcome through the committer, or find the one that stands there. `None` when the attempt
+    /// was stopped.
+    async fn record(&mut self, outcome: Result<String, Failure>, took: Duration) -> Result<Option<Record>, Error> {
+        let attempt = &self.order.attempt;
+        let kept = attempt.kept();
+        let row = self.row(outcome.as_ref(), took);
+        let rows = kept.iter().cloned().chain([row]).collect();
+        match self.engine.committer.record(rows).await? {
+            Some(recorded_at) => {
+                attempt.forget(&kept);
+                Ok(Some(Record { kind: self.kind(), name: self.order.name.to_owned(), outcome, recorded_at }))
+            }
+            None => self.find_recorded().await,
+        }
+    }
+
+    /// What stands at the position, after a write came back empty: an earlier try whose reply was lost, or
+    /// the outcome of another owner. Only the owner may go on with it.
+    pub(super) async fn find_recorded(&self) -> Result<Option<Record>, Error> {
+        let attempt = &self.order.attempt;
+        match self.engine.recorded(&attempt.id, &self.order.position).await? {
+            (Fence::Held, Some(record)) => Ok(Some(record)),
+            // Still the owner, and nothing there: the committer gave up with its incarnation.
+            (Fence::Held, None) | (Fence::Lost, _) => {
+                attempt.stop(Stop::Lost);
+                Ok(None)
+            }
+        }
+    }
+
+    pub(super) fn row(&self, outcome: Result<&String, &Failure>, took: Duration) -> StepRow {
+        let order = &*self.order;
+        StepRow {
+            id: order.attempt.id.clone(),
+            position: order.position.clone(),
+            kind: self.kind(),
+            name: order.name.into(),
+            input: (self.input.len() <= INPUT_KEPT_MAX && !self.input.is_empty()).then(|| self.input.clone()),
+            output: outcome.ok().cloned(),
+            failure: outcome.err().map(to_json),
+            attempts: (!order.past.is_empty()).then(|| to_json(&order.past)),
+            took_ms: i64::try_from(took.as_millis()).unwrap_or(i64::MAX),
+            as_of: None,
+        }
+    }
+
+    fn kind(&self) -> Kind {
+        match self.order.body {
+            StepBody::Plain(_) => Kind::Step,
+            StepBody::Transaction(_) => Kind::Transaction,
+        }
+    }
+}
+
+/// Give an attempt its time.
+pub(super) async fn within(timeout: Option<Duration>, body: impl Future<Output = Attempted>) -> Attempted {
+    let Some(timeout) = timeout else { return body.await };
+    match tokio::time::timeout(timeout, body).await {
+        Ok(attempted) => attempted,
+        Err(_) => Err(AttemptFailure::new(FailureKind::Timeout, format!("took longer than {timeout:?}"))),
+    }
+}

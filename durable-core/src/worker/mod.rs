@@ -1,0 +1,388 @@
+//! A worker: claims due workflows, runs their bodies and steps, and keeps its lease meanwhile.
+//!
+//! `lease` holds the lease, `poll` claims, `execute` runs one attempt, `drive` and `transaction` its steps,
+//! `committer` records them. A worker lives through incarnations: when it was fenced, or the server was
+//! replaced, it drops all that it holds in memory and begins again under a new owner id.
+
+pub(crate) mod committer;
+mod drive;
+mod execute;
+mod lease;
+mod poll;
+mod transaction;
+
+use std::collections::HashMap;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use sqlx::PgPool;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::ctx::attempt::{Attempt, Hands, Looked, ReceiveOrder, StepOrder};
+use crate::decide::Stop;
+use crate::error::Error;
+use crate::history::{Kind, Record};
+use crate::id::{Id, OwnerId};
+use crate::options::{Settings, millis};
+use crate::step::States;
+use crate::store::Fence;
+use crate::store::claim::Claimed;
+use crate::store::link::{Backoff, Commits, Links, call, server};
+use crate::store::sql::Sql;
+use crate::store::{lease as lease_store, message, step};
+use crate::wake::Wake;
+use crate::workflow::Registry;
+use committer::Committer;
+use lease::Lease;
+
+/// Connections for suspensions, ends and receives. Steps have the committer's, claims have their own.
+const WRITE_LINKS: usize = 4;
+
+/// Transactional steps at a time, each with a connection of its own.
+const TRANSACTION_LINKS: usize = 16;
+
+/// What stays the same through all incarnations.
+pub(crate) struct Plan {
+    pub(crate) settings: Settings,
+    pub(crate) sql: Arc<Sql>,
+    pub(crate) factory: PgPool,
+    pub(crate) registry: Registry,
+    pub(crate) states: Arc<States>,
+    pub(crate) wake: Arc<Wake>,
+    /// One per workflow in memory.
+    pub(crate) slots: Arc<Semaphore>,
+}
+
+/// One incarnation of a worker.
+pub(crate) struct Engine {
+    pub(crate) owner: OwnerId,
+    pub(crate) plan: Arc<Plan>,
+    claims: Links,
+    writes: Links,
+    transactions: Links,
+    committer: Committer,
+    lease: Lease,
+    running: Mutex<HashMap<Id, Arc<Attempt>>>,
+    /// Ids that somebody in this process is starting here right now.
+    starting: Mutex<HashSet<Id>>,
+    own: Weak<Engine>,
+}
+
+impl Engine {
+    /// Begin an incarnation: connect, take a lease, start the committers.
+    async fn begin(plan: &Arc<Plan>) -> Result<Arc<Self>, Error> {
+        let identity = Self::identity(plan).await?;
+        let links =
+            |commits, most| Links::new(plan.factory.clone(), plan.sql.clone(), commits, most, Some(identity.clone()));
+        let owner = OwnerId::generate();
+        let lease = Lease::take(plan, links(Commits::Asynchronous, 1), owner).await?;
+        tracing::info!(%owner, queue = plan.settings.queue, "worker has its lease");
+        let committer_links = Arc::new(links(Commits::Flushed, committer::COMMITTERS));
+        Ok(Arc::new_cyclic(|own| Self {
+            owner,
+            plan: plan.clone(),
+            claims: links(Commits::Asynchronous, 1),
+            writes: links(Commits::Flushed, WRITE_LINKS),
+            transactions: links(Commits::AsTheApplication, TRANSACTION_LINKS),
+            committer: Committer::new(&committer_links, owner, &lease),
+            lease,
+            running: Mutex::default(),
+            starting: Mutex::default(),
+            own: own.clone(),
+        }))
+    }
+
+    async fn identity(plan: &Arc<Plan>) -> Result<Arc<str>, Error> {
+        let links = Links::new(plan.factory.clone(), plan.sql.clone(), Commits::Asynchronous, 1, None);
+        let server = call!(links, "look at the server", connection => server(connection, &plan.sql))?;
+        server.check()?;
+        Ok(server.identity)
+    }
+
+    /// Itself, for what outlives the borrow. `None` while the incarnation is being torn down.
+    fn own(&self) -> Option<Arc<Self>> {
+        self.own.upgrade()
+    }
+
+    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<Id, Arc<Attempt>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether effects may begin: the lease holds by this process's own clock.
+    pub(crate) fn holds_lease(&self) -> bool {
+        self.lease.holds()
+    }
+
+    /// Reserve a place to start a workflow here; `None` when there is no room, no body, or the same id is
+    /// being started here already.
+    pub(crate) fn reserve(&self, id: &Id, name: &str, version: i32, queue: &str) -> Option<Reserved<'_>> {
+        if queue != self.plan.settings.queue || !self.plan.registry.knows(name, version) || !self.holds_lease() {
+            return None;
+        }
+        let slot = self.plan.slots.clone().try_acquire_owned().ok()?;
+        if self.running().contains_key(id) {
+            return None;
+        }
+        let fresh = self.starting.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
+        fresh.then(|| Reserved { engine: self, id: id.clone(), slot: Some(slot) })
+    }
+
+    /// A workflow of this process was sent a message: look at once, without waiting for a poll.
+    pub(crate) fn poke(&self, id: &Id) {
+        if let Some(attempt) = self.running().get(id) {
+            attempt.poke();
+        }
+    }
+
+    /// Stop a cancelled workflow, if it runs here; its end says so to whoever cancelled it.
+    pub(crate) fn stop_cancelled(&self, id: &Id) {
+        let running = self.running().get(id).cloned();
+        match running {
+            Some(attempt) => attempt.stop(Stop::Cancelled),
+            // It ended here before it heard.
+            None => self.acknowledge(id.clone()),
+        }
+    }
+
+    /// Say that nothing of a cancelled workflow can begin here any more.
+    fn acknowledge(&self, id: Id) {
+        let Some(engine) = self.own() else { return };
+        tokio::spawn(async move {
+            let act = "acknowledge a cancellation";
+            let mut backoff = Backoff::for_worker();
+            let ids = [id];
+            while let Err(error) = call!(engine.writes, act, connection =>
+                crate::store::cancel::stopped(connection, &engine.plan.sql, engine.owner, &ids))
+            {
+                if engine.lease.ended() || !backoff.again(&error).await {
+                    break;
+                }
+            }
+        });
+    }
+
+    /// Drop everything in memory: this incarnation is over.
+    fn abandon(&self) {
+        for attempt in self.running().values() {
+            attempt.stop(Stop::Lost);
+        }
+    }
+}
+
+/// A place kept for a workflow that is being started here.
+pub(crate) struct Reserved<'e> {
+    engine: &'e Engine,
+    id: Id,
+    slot: Option<OwnedSemaphorePermit>,
+}
+
+impl Reserved<'_> {
+    /// The workflow was born running, owned by this worker: run it.
+    pub(crate) fn run(mut self, claimed: Claimed) {
+        if let (Some(engine), Some(slot)) = (self.engine.own(), self.slot.take()) {
+            engine.adopt(claimed, crate::history::History::default(), slot);
+        }
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.engine.starting.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}
+
+impl Hands for Engine {
+    fn run_step(&self, order: StepOrder) {
+        if let Some(engine) = self.own() {
+            tokio::spawn(drive::drive(engine, order));
+        }
+    }
+
+    fn receive(&self, order: ReceiveOrder) {
+        if let Some(engine) = self.own() {
+            tokio::spawn(async move { engine.look(order).await });
+        }
+    }
+}
+
+impl Engine {
+    /// Look into a mailbox for a body. No answer means that the attempt was stopped.
+    async fn look(&self, order: ReceiveOrder) {
+        match self.receive_once(&order).await {
+            // A leaf that is gone has no use for the answer, and the record stands either way.
+            Ok(Some(looked)) => drop(order.reply.send(looked)),
+            Ok(None) => order.attempt.stop(Stop::Lost),
+            Err(error) => order.attempt.stop(Stop::Broken(error.to_string())),
+        }
+    }
+
+    async fn receive_once(&self, order: &ReceiveOrder) -> Result<Option<Looked>, Error> {
+        let act = "receive a message";
+        let attempt = &order.attempt;
+        let mut backoff = Backoff::for_worker();
+        let received = loop {
+            if self.lease.ended() {
+                return Ok(None);
+            }
+            match call!(self.writes, act, connection => message::receive(
+                connection, &self.plan.sql, self.owner, &attempt.id, &order.position, order.topic,
+                order.topic, order.over, millis(order.took)))
+            {
+                Err(error) if backoff.again(&error).await => {}
+                answer => break answer?,
+            }
+        };
+        let Some(received) = received else { return Ok(None) };
+        if received.taken {
+            // An earlier try was recorded although its reply was lost.
+            return Ok(match self.recorded(&attempt.id, &order.position).await? {
+                (Fence::Held, Some(record)) => Some(Looked { wakes: received.wakes, record: Some(record) }),
+                (Fence::Held | Fence::Lost, _) => None,
+            });
+        }
+        let record = received.outcome.map(|(output, recorded_at)| Record {
+            kind: Kind::Receive,
+            name: order.topic.to_owned(),
+            outcome: Ok(output),
+            recorded_at,
+        });
+        Ok(Some(Looked { wakes: received.wakes, record }))
+    }
+
+    /// What stands at a position, after a write came back empty.
+    async fn recorded(&self, id: &Id, at: &crate::id::Position) -> Result<(Fence, Option<Record>), Error> {
+        let mut backoff = Backoff::for_worker();
+        loop {
+            match call!(self.writes, "find what was recorded", connection =>
+                step::recorded(connection, &self.plan.sql, self.owner, id, at))
+            {
+                Err(error) if !self.lease.ended() && backoff.again(&error).await => {}
+                answer => break answer,
+            }
+        }
+    }
+}
+
+/// A worker and the switch that ends it.
+pub(crate) struct Worker {
+    stop: watch::Sender<Option<Duration>>,
+    done: watch::Receiver<bool>,
+    current: Arc<Mutex<Option<Arc<Engine>>>>,
+}
+
+impl Worker {
+    /// Start a worker: answers once it has its lease.
+    pub(crate) async fn start(plan: Arc<Plan>) -> Result<Self, Error> {
+        let engine = Engine::begin(&plan).await?;
+        poll::report_unknown(&engine).await;
+        let current = Arc::new(Mutex::new(Some(engine.clone())));
+        let (stop, stopping) = watch::channel(None);
+        let (done, finished) = watch::channel(false);
+        tokio::spawn(supervise(plan, engine, current.clone(), stopping, done));
+        Ok(Self { stop, done: finished, current })
+    }
+
+    /// The present incarnation, unless there is none.
+    pub(crate) fn engine(&self) -> Option<Arc<Engine>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Take nothing new, wait up to `patience` for what runs, hand the rest back.
+    pub(crate) async fn shutdown(&self, patience: Duration) {
+        self.stop.send_if_modified(|asked| asked.is_none() && asked.replace(patience).is_none());
+        let mut done = self.done.clone();
+        // An error means that the supervisor is gone, which is the end as well.
+        drop(done.wait_for(|done| *done).await);
+    }
+}
+
+/// Run one incarnation after the other, until told to stop.
+async fn supervise(
+    plan: Arc<Plan>,
+    mut engine: Arc<Engine>,
+    current: Arc<Mutex<Option<Arc<Engine>>>>,
+    mut stopping: watch::Receiver<Option<Duration>>,
+    done: watch::Sender<bool>,
+) {
+    let set = |engine: Option<Arc<Engine>>| *current.lock().unwrap_or_else(PoisonError::into_inner) = engine;
+    loop {
+        let patience = tokio::select! {
+            patience = asked_to_stop(&mut stopping) => Some(patience),
+            () = poll::poll(&engine) => None,
+            () = poll::reap(&engine) => None,
+            () = poll::stop_cancelled(&engine) => None,
+            () = engine.lease.lost() => None,
+        };
+        if let Some(patience) = patience {
+            set(None);
+            engine.finish(patience).await;
+            break;
+        }
+        set(None);
+        tracing::warn!(owner = %engine.owner, "worker lost its lease and begins again under a new owner");
+        engine.abandon();
+        let Some(next) = begin_again(&plan, &mut stopping).await else { break };
+        engine = next;
+        set(Some(engine.clone()));
+    }
+    done.send_replace(true);
+}
+
+async fn asked_to_stop(stopping: &mut watch::Receiver<Option<Duration>>) -> Duration {
+    let asked = stopping.wait_for(Option::is_some).await.map(|patience| patience.unwrap_or_default());
+    match asked {
+        Ok(patience) => patience,
+        // Every handle is gone, but the worker was not told to stop: it goes on as long as the process.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// A new incarnation, however long the database takes; `None` when told to stop meanwhile.
+async fn begin_again(plan: &Arc<Plan>, stopping: &mut watch::Receiver<Option<Duration>>) -> Option<Arc<Engine>> {
+    loop {
+        let tried = tokio::select! {
+            _ = asked_to_stop(stopping) => return None,
+            engine = Engine::begin(plan) => engine,
+        };
+        match tried {
+            Ok(engine) => return Some(engine),
+            Err(error) => {
+                tracing::warn!(%error, "worker cannot begin again yet");
+                // Full jitter, so that a fleet does not come back in one moment.
+                let pause = Duration::from_millis(100 + fastrand::u64(0..1_000));
+                tokio::select! {
+                    _ = asked_to_stop(stopping) => return None,
+                    () = tokio::time::sleep(pause) => {}
+                }
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// End an incarnation in order: wait for what runs, then hand the rest back at once.
+    async fn finish(self: &Arc<Self>, patience: Duration) {
+        let idle = self.plan.slots.acquire_many(u32::try_from(self.plan.settings.concurrency).unwrap_or(u32::MAX));
+        let in_time = tokio::time::timeout(patience, idle).await.is_ok();
+        // From here on nothing of this worker may begin an effect, so that what it hands back is nobody's.
+        self.lease.end();
+        self.abandon();
+        let handed_back = tokio::time::timeout(Duration::from_secs(10), async {
+            let mut backoff = Backoff::for_callers();
+            loop {
+                match call!(self.claims, "hand work back", connection =>
+                    lease_store::hand_back(connection, &self.plan.sql, self.owner))
+                {
+                    Err(error) if backoff.again(&error).await => {}
+                    answer => break answer,
+                }
+            }
+        });
+        match handed_back.await {
+            Ok(Ok(count)) => tracing::info!(owner = %self.owner, count, in_time, "worker handed its work back"),
+            Ok(Err(error)) => tracing::warn!(%error, "worker could not hand its work back; its lease will end"),
+            Err(_) => tracing::warn!("worker could not hand its work back in time; its lease will end"),
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The loops of a worker: claim what is due, take over from workers that died, stop what was cancelled.
+
+use std::sync::Arc;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::Engine;
+use crate::error::Error;
+use crate::history::History;
+use crate::id::Id;
+use crate::status::Status;
+use crate::store::claim::{self as store, Claimed};
+use crate::store::lease;
+use crate::store::link::{Backoff, call};
+
+/// Workflows in one claim. Bounded so that one statement stays a matter of milliseconds.
+const CLAIM_MAX: usize = 500;
+
+/// Workflows given back in one round, so that one round stays far shorter than a lease even after a night
+/// of outage.
+const REAP_MAX: i64 = 1_000;
+
+/// Claim and run due workflows, for ever. Ends only with its incarnation.
+pub(super) async fn poll(engine: &Arc<Engine>) {
+    let plan = &engine.plan;
+    loop {
+        // A worker without room asks for nothing.
+        let first = plan.slots.clone().acquire_owned().await.expect("the slots are never closed");
+        if !engine.lease.may_begin().await {
+            return engine.lease.lost().await;
+        }
+        match claim(engine, first).await {
+            Ok(true) => {}
+            Ok(false) => plan.wake.wait(plan.settings.poll_every).await,
+            Err(error) => {
+                tracing::warn!(%error, "worker could not claim");
+                let pause = plan.settings.poll_every.mul_f64(0.5 + fastrand::f64());
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
+}
+
+/// Claim as many workflows as there is room for, and run them. Whether there may be more.
+async fn claim(engine: &Arc<Engine>, first: OwnedSemaphorePermit) -> Result<bool, Error> {
+    let plan = &engine.plan;
+    let mut slots = vec![first];
+    while slots.len() < CLAIM_MAX
+        && let Ok(slot) = plan.slots.clone().try_acquire_owned()
+    {
+        slots.push(slot);
+    }
+    let limit = slots.len();
+    let bodies = plan.registry.names();
+    let claimed = call!(engine.claims, "claim workflows", connection => store::claim(
+        connection, &plan.sql, engine.owner, &plan.settings.queue, &bodies, i64::try_from(limit).unwrap_or(1)))?;
+    let full = claimed.len() == limit;
+    let engine = engine.clone();
+    if !claimed.is_empty() {
+        // On a task of its own, so that long histories do not hold up the next claim.
+        tokio::spawn(async move { begin(&engine, claimed, slots).await });
+    }
+    Ok(full)
+}
+
+/// Load the histories of those that ran before, in one statement, and run them all.
+async fn begin(engine: &Arc<Engine>, claimed: Vec<Claimed>, slots: Vec<OwnedSemaphorePermit>) {
+    let known: Vec<Id> = claimed.iter().filter(|c| c.claims > 1).map(|c| c.id.clone()).collect();
+    let mut histories = Default::default();
+    if !known.is_empty() {
+        let mut backoff = Backoff::for_worker();
+        histories = loop {
+            if engine.lease.ended() {
+                return;
+            }
+            match call!(engine.writes, "load histories", connection =>
+                store::history(connection, &engine.plan.sql, &known))
+            {
+                Err(error) if backoff.again(&error).await => {}
+                Ok(histories) => break histories,
+                Err(error) => return refuse(engine, &claimed, &error).await,
+            }
+        };
+    }
+    for (claimed, slot) in claimed.into_iter().zip(slots) {
+        let history: History = histories.remove(&claimed.id).unwrap_or_default();
+        engine.clone().adopt(claimed, history, slot);
+    }
+}
+
+/// A batch whose histories cannot be read here goes back, one by one.
+async fn refuse(engine: &Arc<Engine>, claimed: &[Claimed], error: &Error) {
+    tracing::error!(%error, count = claimed.len(), "histories cannot be read; the workflows are given back");
+    for claimed in claimed {
+        engine.release(&claimed.id).await;
+    }
+}
+
+/// Look for workers whose lease has ended and give their workflows back, for ever.
+pub(super) async fn reap(engine: &Arc<Engine>) {
+    let plan = &engine.plan;
+    loop {
+        let pause = plan.settings.reap_every().mul_f64(0.8 + 0.2 * fastrand::f64());
+        tokio::time::sleep(pause).await;
+        let max_recoveries = i32::try_from(plan.settings.max_recoveries).unwrap_or(i32::MAX);
+        let reaped = call!(engine.writes, "take over from dead workers", connection =>
+            lease::reap(connection, &plan.sql, REAP_MAX, max_recoveries));
+        match reaped {
+            Ok(reaped) if reaped.is_empty() => {}
+            Ok(reaped) => {
+                for parked in reaped.iter().filter(|r| r.status == Status::Blocked) {
+                    tracing::error!(id = %parked.id, "workflow is blocked: it lost too many workers in a row");
+                }
+                tracing::warn!(count = reaped.len(), "took workflows over from dead workers");
+                plan.wake.now();
+            }
+            Err(error) => tracing::warn!(%error, "worker could not look for dead workers"),
+        }
+    }
+}
+
+/// Stop the cancelled workflows that the heartbeat tells of, for ever.
+pub(super) async fn stop_cancelled(engine: &Arc<Engine>) {
+    loop {
+        for id in engine.lease.next_stopping().await {
+            engine.stop_cancelled(&id);
+        }
+    }
+}
+
+/// Say which waiting workflows this worker cannot run. Another one may.
+pub(super) async fn report_unknown(engine: &Arc<Engine>) {
+    let plan = &engine.plan;
+    let bodies = plan.registry.names();
+    let unknown = call!(engine.writes, "look for workflows without a body", connection =>
+        lease::unknown(connection, &plan.sql, &plan.settings.queue, &bodies));
+    match unknown {
+        Ok(unknown) => {
+            for (name, version, count) in unknown {
+                tracing::warn!(
+                    workflow = name,
+                    version,
+                    count,
+                    "workflows are queued whose body is not registered here: register it, or let another worker take them"
+                );
+            }
+        }
+        Err(error) => tracing::warn!(%error, "worker could not look for workflows without a body"),
+    }
+}

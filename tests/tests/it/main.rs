@@ -1,0 +1,3 @@
+//! The tests of the library against PostgreSQL: one file per subject, each test named after the fact it shows.
+
+mod basics;
