@@ -1,3 +1,5 @@
 //! The tests of the library against PostgreSQL: one file per subject, each test named after the fact it shows.
 
 mod basics;
+mod budgets;
+mod plans;
