@@ -59,7 +59,10 @@ pub use workflow::Call;
 /// The connection that a transactional step gets: sqlx's own.
 pub use sqlx::PgConnection;
 
-pub use durable_macros::{step, workflow};
+#[doc = include_str!("../docs/step.md")]
+pub use durable_macros::step;
+#[doc = include_str!("../docs/workflow.md")]
+pub use durable_macros::workflow;
 
 /// What the macros' output calls. Not for use by hand, and outside the promises of the version number.
 #[doc(hidden)]

@@ -56,7 +56,14 @@ enum Role {
     Help,
 }
 
-fn main() -> Result<ExitCode> {
+fn main() -> ExitCode {
+    run().unwrap_or_else(|error| {
+        eprintln!("sales-agent: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run() -> Result<ExitCode> {
     let role = role(env::args().skip(1))?;
     if matches!(role, Role::Help) {
         println!("{USAGE}");

@@ -106,7 +106,7 @@ fn bind_kept<'q>(query: PgQuery<'q>, owner: OwnerId, id: &'q Id, kept: &[StepRow
         .bind(kept.iter().map(|s| s.kind.as_str().to_owned()).collect::<Vec<_>>())
         .bind(kept.iter().map(|s| s.name.to_string()).collect::<Vec<_>>())
         .bind(kept.iter().map(|s| s.output.clone()).collect::<Vec<_>>())
-        .bind(kept.iter().map(|s| s.as_of).collect::<Vec<_>>())
+        .bind(kept.iter().map(|s| s.took_ms).collect::<Vec<_>>())
 }
 
 /// Give one workflow back, to be taken again in `delay_ms`.

@@ -1,3 +1,4 @@
 //! The tests of the library against PostgreSQL: one file per subject, each test named after the fact it shows.
 
 mod basics;
+mod ui;
