@@ -4,13 +4,13 @@
 //!
 //! Lowest first; a room imports only rooms above it in this list.
 //!
-//! - words, without any I/O: `id`, `status`, `retry`, `codec`, `topic`, `failure`, `error`, `options`
-//! - `history`, `decide`: what is recorded, and how an attempt ended
-//! - `store`: the only place with SQL
-//! - `step`, `workflow`, `ctx`: what runs inside one attempt
-//! - `wake`, `worker`: claims, leases, execution
-//! - `client`, `start`, `message`, `cancel`, `handle`: the doors for callers
-//! - `testing`: crash points and a movable clock
+//! 1. words, without any I/O: `id`, `status`, `retry`, `codec`, `topic`, `failure`, `error`, `options`, `probe`
+//! 2. `history`, `decide`, `info`: what is recorded, how an attempt ended, and how people read both; pure
+//! 3. `store`: the only place with SQL
+//! 4. `step`, `ctx`, `workflow`: what runs inside one attempt
+//! 5. `wake`, `worker`: claims, leases, execution
+//! 6. `client`, `start`, `message`, `cancel`, `handle`: the doors for callers
+//! 7. `testing`: crash points and a movable clock
 
 mod cancel;
 mod client;
@@ -22,6 +22,7 @@ mod failure;
 mod handle;
 mod history;
 mod id;
+mod info;
 mod message;
 mod options;
 mod probe;
@@ -46,8 +47,9 @@ pub use ctx::run::StepRun;
 pub use ctx::sleep::Sleep;
 pub use error::{Error, ErrorKind};
 pub use failure::{Failure, FailureKind, StepError, retry_after, terminal};
-pub use handle::{Handle, RecordedStep, WorkflowInfo};
+pub use handle::Handle;
 pub use history::FailedAttempt;
+pub use info::{RecordedStep, WorkflowInfo};
 pub use message::SendMessage;
 pub use retry::{Retry, days, hours, minutes, seconds};
 pub use start::{IfExists, Start, StartMany};

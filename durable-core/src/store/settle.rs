@@ -6,17 +6,9 @@ use sqlx::{PgConnection, Row};
 use super::sql::Sql;
 use super::step::StepRow;
 use super::{Fence, query};
+use crate::decide::End;
 use crate::history::WaitKind;
 use crate::id::{Id, OwnerId, Position};
-use crate::status::Status;
-
-/// The end of an attempt, as it is written.
-#[derive(Clone, Debug)]
-pub(crate) struct End {
-    pub(crate) status: Status,
-    pub(crate) output: Option<String>,
-    pub(crate) failure: Option<String>,
-}
 
 /// End an attempt for good, with the records that ride along.
 pub(crate) async fn settle(

@@ -12,7 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::Engine;
 use crate::ctx::Ctx;
 use crate::ctx::attempt::{Attempt, Idle};
-use crate::decide::{Ended, Outcome, Stop, decide};
+use crate::decide::{End, Ended, Outcome, Returns, Stop, decide};
 use crate::error::Error;
 use crate::failure::panic_message;
 use crate::history::History;
@@ -21,8 +21,7 @@ use crate::step::BoxFuture;
 use crate::store::Fence;
 use crate::store::claim::Claimed;
 use crate::store::link::{Backoff, call};
-use crate::store::settle::{self, End, Suspended, WaitRow};
-use crate::workflow::Returns;
+use crate::store::settle::{self, Suspended, WaitRow};
 
 /// How often a body that waits for messages beside other work has its mailbox looked into.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
