@@ -3,3 +3,4 @@
 mod basics;
 mod budgets;
 mod plans;
+mod ui;
