@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
-use crate::id::check_text;
-use crate::store::sql::DEFAULT_SCHEMA;
+use crate::id::{DEFAULT_SCHEMA, check_text};
 
 /// The settings of a worker, or of a client.
 #[derive(Clone, Debug)]

@@ -12,7 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::Engine;
 use crate::ctx::Ctx;
 use crate::ctx::attempt::{Attempt, Idle};
-use crate::decide::{Ended, Outcome, Stop, decide};
+use crate::decide::{End, Ended, Outcome, Returns, Stop, decide};
 use crate::error::Error;
 use crate::failure::panic_message;
 use crate::history::History;
@@ -21,11 +21,13 @@ use crate::step::BoxFuture;
 use crate::store::Fence;
 use crate::store::claim::Claimed;
 use crate::store::link::{Backoff, call};
-use crate::store::settle::{self, End, Suspended, WaitRow};
-use crate::workflow::Returns;
+use crate::store::settle::{self, Suspended, WaitRow};
 
 /// How often a body that waits for messages beside other work has its mailbox looked into.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a cancellation waits for steps to give up.
+const STEPS_GIVE_UP_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long a workflow rests after this process could not go on with it.
 const RELEASE_MS: i64 = 5_000;
@@ -129,6 +131,9 @@ impl Engine {
         match outcome {
             Outcome::Settled(end) => self.settle(attempt, &end).await,
             Outcome::Acknowledged => {
+                // A step whose leaf is gone gives up at its next await; one that blocks its thread has
+                // begun long ago, and need not be waited for.
+                drop(tokio::time::timeout(STEPS_GIVE_UP_WITHIN, attempt.orders_closed()).await);
                 // Forgotten first: whoever is told must find that nothing of it is left here.
                 self.forget(attempt);
                 self.acknowledge(attempt.id.clone());

@@ -1,6 +1,9 @@
 //! The table at the end.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::facts::{Facts, LeadFacts, Takeover};
 
@@ -18,7 +21,10 @@ pub(super) fn print(facts: &Facts, took: Duration) {
     let requests: u32 = facts.deliveries.iter().map(|delivery| delivery.requests).sum();
     println!();
     line("leads, outcomes", &format!("{}: {}", facts.leads.len(), outcomes(&facts.leads)));
-    line("kills, leads handed on by them", &format!("{}, {}", facts.takeovers.len(), steps.arrivals));
+    line(
+        "kills of the worker",
+        &format!("{}; {} times another one went on with a lead", facts.takeovers.len(), steps.arrivals),
+    );
     line(
         "bodies of steps begun",
         &format!(
@@ -29,10 +35,13 @@ pub(super) fn print(facts: &Facts, took: Duration) {
     line("steps recorded", &steps.recorded.to_string());
     line(
         "re-read instead of repeated",
-        &format!("{}, when another worker went on; repeated: {}", steps.reread, steps.repeated),
+        &format!("{}, whenever another worker went on; repeated: {}", steps.reread, steps.repeated),
     );
     line("drafts written", &facts.leads.iter().map(|lead| lead.drafts).sum::<i64>().to_string());
-    line("mails delivered", &format!("{}, asked for {requests} times", facts.deliveries.len()));
+    line(
+        "mails delivered",
+        &format!("{} under {} keys, asked for {requests} times", facts.deliveries.len(), keys.len()),
+    );
     line("the weather", &counts(&facts.weather));
     line("wall time", &format!("{:.0} s", took.as_secs_f32()));
     println!();
@@ -51,7 +60,7 @@ fn print_lead(lead: &LeadFacts) {
 
 fn print_takeover(takeover: &Takeover) {
     let time = |time: Option<Duration>| {
-        time.map_or("nothing to do".to_owned(), |time| format!("{:.2} s later", time.as_secs_f32()))
+        time.map_or("nothing cut off".to_owned(), |time| format!("{:.2} s later", time.as_secs_f32()))
     };
     println!(
         "{:<28} {:>12} {:>16} {:>16}",
@@ -71,5 +80,5 @@ fn outcomes(leads: &[LeadFacts]) -> String {
 }
 
 fn counts(counts: &BTreeMap<&str, u32>) -> String {
-    counts.iter().map(|(what, count)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
+    counts.iter().map(|(what, count)| format!("{count} × {what}")).collect::<Vec<_>>().join(", ")
 }
