@@ -2,7 +2,10 @@
 
 mod basics;
 mod budgets;
+mod cancelling;
+mod messages;
 mod plans;
 mod starting;
+mod steps;
 mod ui;
 mod waiting_states;
