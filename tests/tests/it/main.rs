@@ -3,6 +3,8 @@
 mod basics;
 mod budgets;
 mod cancelling;
+mod history;
+mod lanes;
 mod messages;
 mod plans;
 mod starting;
