@@ -7,6 +7,7 @@ mod history;
 mod lanes;
 mod messages;
 mod plans;
+mod retries;
 mod starting;
 mod steps;
 mod ui;
