@@ -4,3 +4,4 @@ mod basics;
 mod budgets;
 mod plans;
 mod ui;
+mod waiting;
