@@ -26,7 +26,7 @@ const SOME_AGE: &str = "
         (bucket, id, name, version, queue, status, owner, stopping, due_at, claims, claimed_at, finished_at, waits, input)
     select n % 64, 'w-' || n, 'name-' || n % 10, 1, 'default', s.status,
            case when s.status = 'running' then md5('worker' || n % 4 + 1)::uuid end,
-           case when s.status = 'cancelled' and n % 40 = 0 then md5('worker' || n % 4 + 1)::uuid end,
+           case when s.status = 'cancelled' and n % 400 = 95 then md5('worker' || n % 4 + 1)::uuid end,
            case s.status when 'queued' then now() - n * interval '1 ms'
                          when 'suspended' then now() + (n - 200) * interval '1 minute' end,
            1, now(), case when s.status in ('completed', 'cancelled') then now() end,
@@ -34,8 +34,8 @@ const SOME_AGE: &str = "
            '{\"lead\": 42}'
     from generate_series(1, 20000) n,
          lateral (select case when n % 100 < 55 then 'suspended' when n % 100 < 90 then 'completed'
-                              when n % 100 < 94 then 'cancelled' when n % 100 < 97 then 'queued'
-                              when n % 100 < 99 then 'running' else 'blocked' end as status) s;
+                              when n % 100 < 98 then 'cancelled' when n % 100 < 99 then 'queued'
+                              when n % 200 < 100 then 'running' else 'blocked' end as status) s;
 
     insert into durable.step (bucket, workflow_id, lane, seq, kind, name, output, started_at)
     select n % 64, 'w-' || n, '', 0, 'step', 'research', '{\"found\": true}', now() from generate_series(1, 20000) n;
