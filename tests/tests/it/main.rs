@@ -3,4 +3,6 @@
 mod basics;
 mod budgets;
 mod plans;
+mod tidy;
 mod ui;
+mod waiting;

@@ -12,5 +12,5 @@ mine as materialized (
 update durable.workflow w
 set status = 'queued', owner = null, due_at = coalesce(w.due_at, durable.now())
 from mine m
-where w.bucket = m.bucket and w.id = m.id
+where w.bucket = m.bucket and w.id = m.id and w.owner = $1
 returning w.id

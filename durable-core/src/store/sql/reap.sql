@@ -3,7 +3,8 @@
 -- later times it waits, longer each time.
 -- It looks at every owner that is not alive, not only at those fenced just now, so that a write that a
 -- dying worker committed after its fence is repaired by the next round.
--- Locks: the expired workers' rows, then the workflow rows in key order, skipping locked ones.
+-- Locks: the expired workers' rows, then the workflow rows, skipping locked ones: so it waits for none and needs
+-- no order, which would tempt the planner to read the whole table by its key.
 with fenced as (
     update durable.worker k
     set fenced_at = durable.now()
@@ -24,7 +25,6 @@ orphan as materialized (
       and not exists (select from durable.worker k
                       where k.id = w.owner and k.fenced_at is null
                         and not exists (select from fenced f where f.id = k.id))
-    order by w.bucket, w.id
     limit $1
     for no key update of w skip locked
 )
