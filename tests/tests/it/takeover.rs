@@ -261,6 +261,6 @@ async fn a_shutdown_hands_the_rest_back_at_once() -> Result<()> {
     second_gate.open();
 
     assert_eq!(second.workflow::<i64>("a").result().await?, 2);
-    assert_eq!(db.count("select recoveries from durable.workflow where id = 'a'").await, 0, "nobody was lost");
+    assert_eq!(db.count("select recoveries::bigint from durable.workflow where id = 'a'").await, 0, "nobody was lost");
     Ok(())
 }
