@@ -3,8 +3,6 @@
 use crate::failure::{Failure, FailureKind};
 use crate::history::Mismatch;
 use crate::status::Status;
-use crate::store::settle::End;
-use crate::workflow::Returns;
 
 /// What the engine does to a body from outside. The body never sees it.
 #[derive(Clone, PartialEq, Debug)]
@@ -19,12 +17,23 @@ pub(crate) enum Stop {
     Broken(String),
 }
 
+/// What a body came to: its output's JSON, or how it failed.
+pub(crate) type Returns = Result<String, Failure>;
+
 /// How an attempt ended.
 #[derive(Debug)]
 pub(crate) enum Ended {
     Returned(Returns),
     Panicked(String),
     Stopped(Stop),
+}
+
+/// The end of a workflow, or of an attempt that is blocked, as it is written.
+#[derive(Clone, Debug)]
+pub(crate) struct End {
+    pub(crate) status: Status,
+    pub(crate) output: Option<String>,
+    pub(crate) failure: Option<String>,
 }
 
 /// What is to be done about it.

@@ -14,6 +14,9 @@ use crate::error::{Error, ErrorKind};
 /// share one.
 const TEXT_MAX: usize = 512;
 
+/// The schema's name where nobody asked for another.
+pub(crate) const DEFAULT_SCHEMA: &str = "durable";
+
 /// Buckets that ids are spread over. Part of every key, so it can never change.
 const BUCKETS: u8 = 64;
 

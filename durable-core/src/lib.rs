@@ -1,16 +1,69 @@
 //! Durable workflows on the PostgreSQL that you already have.
 //!
+//! Annotate async functions with [`#[workflow]`](macro@workflow) and [`#[step]`](macro@step), build a [`Durable`]
+//! on your connection pool, and start workflows from your application. What a step returned is recorded, and
+//! after a crash, a deploy or a week of waiting the workflow goes on where its record ends.
+//!
+//! ```no_run
+//! use durable::{Ctx, Durable, PgConnection, seconds, step, workflow};
+//!
+//! #[step(retry(max_attempts = 5), timeout = "30s")]
+//! async fn quote(item: String) -> anyhow::Result<i64> {
+//!     Ok(item.len() as i64 * 100) // ask somebody over HTTP
+//! }
+//!
+//! #[step(tx)]
+//! async fn book(tx: &mut PgConnection, item: String, cents: i64) -> anyhow::Result<i64> {
+//!     let insert = sqlx::query_scalar("insert into booking (item, cents) values ($1, $2) returning id");
+//!     Ok(insert.bind(item).bind(cents).fetch_one(tx).await?)
+//! }
+//!
+//! #[workflow]
+//! async fn order(ctx: &Ctx, item: String) -> anyhow::Result<i64> {
+//!     let cents = ctx.run(quote(item.clone())).await?;
+//!     ctx.sleep(seconds(3)).await?;
+//!     Ok(ctx.run(book(item, cents)).await?)
+//! }
+//!
+//! # async fn example(pool: sqlx::PgPool) -> anyhow::Result<()> {
+//! let durable = Durable::builder(pool).register(order).start().await?;
+//! let booking = durable.start(order("tea".into())).id("order-42").await?.result().await?;
+//! # let _ = booking; Ok(()) }
+//! ```
+//!
+//! # Which kind of step
+//!
+//! | what it does | write it as | it happens |
+//! |---|---|---|
+//! | writes to the same database | `#[step(tx)]`, on the connection that it is given | exactly once |
+//! | calls a service that takes an idempotency key | `#[step]`, with [`StepCtx::key`] | once, as far as the service keeps its word |
+//! | calls anything else | `#[step]` | at least once, and never again after its output was recorded |
+//! | computes | plain code in the body | on every run |
+//!
+//! # Rules for bodies
+//!
+//! A body is run from its top again and again, so it has to do the same every time: [`Ctx::now`] for the time,
+//! [`Ctx::random`] and [`Ctx::uuid`] for chance, a step for everything that reaches outside. [`Ctx`] says how
+//! several things are done at once. Code may change between two runs where the history does not reach yet; where
+//! it does, a body that asks for something else is blocked, not run.
+//!
+//! # Errors
+//!
+//! Bodies and steps return any `Result` whose error converts into `anyhow::Error`; [`terminal`] and
+//! [`retry_after`] give the engine a word with it. What a failed step looks like to a body is a [`Failure`]. The
+//! library's own calls return an [`Error`].
+//!
 //! # Layout
 //!
 //! Lowest first; a room imports only rooms above it in this list.
 //!
-//! - words, without any I/O: `id`, `status`, `retry`, `codec`, `topic`, `failure`, `error`, `options`
-//! - `history`, `decide`: what is recorded, and how an attempt ended
-//! - `store`: the only place with SQL
-//! - `step`, `workflow`, `ctx`: what runs inside one attempt
-//! - `wake`, `worker`: claims, leases, execution
-//! - `client`, `start`, `message`, `cancel`, `handle`: the doors for callers
-//! - `testing`: crash points and a movable clock
+//! 1. words, without any I/O: `id`, `status`, `retry`, `codec`, `topic`, `failure`, `error`, `options`, `probe`
+//! 2. `history`, `decide`, `info`: what is recorded, how an attempt ended, and how people read both; pure
+//! 3. `store`: the only place with SQL
+//! 4. `step`, `ctx`, `workflow`: what runs inside one attempt
+//! 5. `wake`, `worker`: claims, leases, execution
+//! 6. `client`, `start`, `message`, `cancel`, `handle`: the doors for callers
+//! 7. `testing`: crash points and a movable clock
 
 mod cancel;
 mod client;
@@ -22,6 +75,7 @@ mod failure;
 mod handle;
 mod history;
 mod id;
+mod info;
 mod message;
 mod options;
 mod probe;
@@ -46,8 +100,9 @@ pub use ctx::run::StepRun;
 pub use ctx::sleep::Sleep;
 pub use error::{Error, ErrorKind};
 pub use failure::{Failure, FailureKind, StepError, retry_after, terminal};
-pub use handle::{Handle, RecordedStep, WorkflowInfo};
+pub use handle::Handle;
 pub use history::FailedAttempt;
+pub use info::{RecordedStep, WorkflowInfo};
 pub use message::SendMessage;
 pub use retry::{Retry, days, hours, minutes, seconds};
 pub use start::{IfExists, Start, StartMany};
@@ -59,7 +114,10 @@ pub use workflow::Call;
 /// The connection that a transactional step gets: sqlx's own.
 pub use sqlx::PgConnection;
 
-pub use durable_macros::{step, workflow};
+#[doc = include_str!("../docs/step.md")]
+pub use durable_macros::step;
+#[doc = include_str!("../docs/workflow.md")]
+pub use durable_macros::workflow;
 
 /// What the macros' output calls. Not for use by hand, and outside the promises of the version number.
 #[doc(hidden)]
@@ -68,3 +126,8 @@ pub mod __private {
     pub use crate::step::{BoxFuture, StepDefinition, plain_step, tx_step};
     pub use crate::workflow::{Workflow, WorkflowFn, call};
 }
+
+/// The README's examples compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

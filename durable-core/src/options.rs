@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
-use crate::id::check_text;
-use crate::store::sql::DEFAULT_SCHEMA;
+use crate::id::{DEFAULT_SCHEMA, check_text};
 
 /// The settings of a worker, or of a client.
 #[derive(Clone, Debug)]
@@ -52,6 +51,11 @@ impl Settings {
             return usage("short_wait must be at most 60 s: longer waits belong in the database");
         }
         Ok(())
+    }
+
+    /// As the statements take it.
+    pub(crate) fn max_recoveries_i32(&self) -> i32 {
+        i32::try_from(self.max_recoveries).unwrap_or(i32::MAX)
     }
 
     /// How often the lease is renewed.

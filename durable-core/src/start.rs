@@ -235,6 +235,7 @@ async fn start_all<T>(
         None => started(client, &given, owner, &act).await?,
     };
     let mut handles = Vec::with_capacity(given.len());
+    let mut to_be_claimed = false;
     for (n, (given, answer)) in given.into_iter().zip(answers).enumerate() {
         let answer = answer.ok_or_else(|| Error::new(ErrorKind::Unavailable, format!("could not {act}: try again")))?;
         let place = reserved.get_mut(n).and_then(Option::take);
@@ -247,13 +248,14 @@ async fn start_all<T>(
         handle.existed = !answer.created && !ours;
         handle.input_differs = !answer.same_input;
         handles.push(handle);
-        if let (true, Some(place)) = (ours, place) {
-            place.run(born(given, &answer));
+        match place.filter(|_| ours) {
+            Some(place) => place.run(born(given, &answer)),
+            None => to_be_claimed = true,
         }
     }
     if in_tx {
         client.wake.soon()
-    } else {
+    } else if to_be_claimed {
         client.wake.now()
     }
     Ok(handles)

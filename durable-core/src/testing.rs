@@ -3,13 +3,13 @@
 //! A process can be made to die at its n-th crash point: before or after a database call or a step body.
 //! The database's clock can be moved for every connection at once.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::PgPool;
 
 use crate::error::Error;
 use crate::options::millis;
+use crate::probe;
 use crate::store::clock;
 use crate::store::link::{Commits, Links, call, factory};
 use crate::store::sql::Sql;
@@ -20,27 +20,14 @@ pub fn schema_script() -> String {
     crate::store::migrate::script()
 }
 
-static PASSED: AtomicU64 = AtomicU64::new(0);
-static CRASH_AT: AtomicU64 = AtomicU64::new(0);
-
 /// Let this process die, without a destructor or a flush, at its `n`-th crash point from now; 0 for never.
 pub fn crash_at(n: u64) {
-    PASSED.store(0, Ordering::SeqCst);
-    CRASH_AT.store(n, Ordering::SeqCst);
+    probe::crash_at(n);
 }
 
 /// How many crash points this process has passed.
 pub fn crash_points_passed() -> u64 {
-    PASSED.load(Ordering::SeqCst)
-}
-
-/// Pass a crash point.
-pub(crate) fn pass(place: &'static str) {
-    let passed = PASSED.fetch_add(1, Ordering::SeqCst) + 1;
-    if passed == CRASH_AT.load(Ordering::SeqCst) {
-        eprintln!("crash point {passed}: {place}");
-        std::process::abort();
-    }
+    probe::passed()
 }
 
 /// The database's clock in the hands of a test.

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::codec::{self, Encoded};
 use crate::ctx::Ctx;
+use crate::decide::Returns;
 use crate::error::{Error, ErrorKind};
 use crate::failure::{Failure, FailureKind, Returned};
 use crate::id::check_text;
@@ -84,9 +85,6 @@ workflow_fn!(A B C D E);
 workflow_fn!(A B C D E G);
 workflow_fn!(A B C D E G H);
 workflow_fn!(A B C D E G H I);
-
-/// What a body came to: its output's JSON, or how it failed.
-pub(crate) type Returns = Result<String, Failure>;
 
 type BodyFn = dyn for<'c> Fn(&'c Ctx, &str) -> BoxFuture<'c, Returns> + Send + Sync;
 

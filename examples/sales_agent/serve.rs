@@ -34,7 +34,6 @@ pub(crate) async fn run(port: u16) -> Result<ExitCode> {
         number: 1,
         pace: Pace { follow_up_after: days(3), follow_ups: 2 },
         lease: Duration::from_secs(15),
-        concurrency: 256,
     };
     let durable = worker::start(pool.clone(), database.url(), internet.url(), setup).await?;
 

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use crate::{
     agent::{Pace, sales_agent},
     database::{self, Schemas},
+    demo,
     internet::PATIENCE,
     journal::Journal,
     mail::Mailer,
@@ -26,7 +27,6 @@ pub(crate) struct Setup {
     pub(crate) number: i32,
     pub(crate) pace: Pace,
     pub(crate) lease: Duration,
-    pub(crate) concurrency: usize,
 }
 
 /// Names of the variables by which a child learns where things are.
@@ -45,7 +45,6 @@ pub(crate) async fn start(pool: PgPool, database: &str, internet: &str, setup: S
         .state(Journal::new(journal, setup.number))
         .state(setup.pace)
         .lease(setup.lease)
-        .concurrency(setup.concurrency)
         .start()
         .await
         .context("could not start the worker")?;
@@ -57,13 +56,7 @@ pub(crate) async fn run_as_child(number: i32) -> Result<ExitCode> {
     let variable = |name| env::var(name).with_context(|| format!("{name} is not set"));
     let (database, internet) = (variable(DATABASE)?, variable(INTERNET)?);
     let pool = database::connect(&database, database::DEMO, 8).await?;
-    let setup = Setup {
-        schemas: database::DEMO,
-        number,
-        pace: Pace { follow_up_after: Duration::from_secs(3), follow_ups: 1 },
-        lease: crate::demo::LEASE,
-        concurrency: crate::demo::CONCURRENCY,
-    };
+    let setup = Setup { schemas: database::DEMO, number, pace: demo::PACE, lease: demo::LEASE };
     let durable = start(pool, &database, &internet, setup).await?;
     println!("ready");
     tokio::task::spawn_blocking(|| io::copy(&mut io::stdin(), &mut io::sink())).await??;

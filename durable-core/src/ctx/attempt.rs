@@ -8,7 +8,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::decide::Stop;
 use crate::history::{FailedAttempt, History, Kind, Mismatch, Record, StoredWait, WaitKind};
@@ -40,6 +40,24 @@ pub(crate) struct StepOrder {
     pub(crate) past: Vec<FailedAttempt>,
     /// Closed by the leaf when nobody wants the answer any more.
     pub(crate) reply: oneshot::Sender<Driven>,
+    /// Held until the order was carried out or given up.
+    pub(crate) _open: OpenOrder,
+}
+
+/// Counts an order as open while it lives.
+pub(crate) struct OpenOrder(Arc<Attempt>);
+
+impl OpenOrder {
+    pub(crate) fn new(attempt: &Arc<Attempt>) -> Self {
+        attempt.orders.send_modify(|open| *open += 1);
+        Self(attempt.clone())
+    }
+}
+
+impl Drop for OpenOrder {
+    fn drop(&mut self) {
+        self.0.orders.send_modify(|open| *open -= 1);
+    }
 }
 
 /// What running a step came to.
@@ -109,6 +127,8 @@ pub(crate) struct Attempt {
     short_wait: Duration,
     /// The database's time at a time of this process.
     clock: (DateTime<Utc>, Instant),
+    /// Steps that were ordered and whose orders are still open, also those that no leaf waits for.
+    orders: watch::Sender<usize>,
     inner: Mutex<Inner>,
 }
 
@@ -141,6 +161,7 @@ impl Attempt {
             hands,
             short_wait,
             clock: (claimed.now, claimed.seen_at),
+            orders: watch::Sender::new(0),
             inner: Mutex::new(Inner {
                 history,
                 stored,
@@ -250,6 +271,12 @@ impl Attempt {
 
     pub(crate) fn stopped(&self) -> Option<Stop> {
         self.inner().stop.clone()
+    }
+
+    /// Wait until no order is open.
+    pub(crate) async fn orders_closed(&self) {
+        // The sender is here, so that there is always an answer.
+        drop(self.orders.subscribe().wait_for(|open| *open == 0).await);
     }
 
     /// There may be mail: let the receives look again.

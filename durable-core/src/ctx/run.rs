@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
-use super::attempt::{Asked, Attempt, Driven, StepOrder, Waiting, far_future};
+use super::attempt::{Asked, Attempt, Driven, OpenOrder, StepOrder, Waiting, far_future};
 use super::lane::UnderWay;
 use crate::codec;
 use crate::decide::{Stop, to_json};
@@ -39,7 +39,8 @@ pub struct StepRun<'c, T> {
     retry: Retry,
     timeout: Option<Duration>,
     state: State,
-    output: PhantomData<(fn() -> T, &'c ())>,
+    output: PhantomData<fn() -> T>,
+    ctx: PhantomData<&'c ()>,
 }
 
 enum State {
@@ -67,6 +68,7 @@ impl<T> StepRun<'_, T> {
             timeout: step.definition.timeout,
             state: State::New,
             output: PhantomData,
+            ctx: PhantomData,
         }
     }
 
@@ -103,6 +105,7 @@ impl<T> StepRun<'_, T> {
             timeout: self.timeout,
             past,
             reply,
+            _open: OpenOrder::new(&self.attempt),
         });
         self.state = State::Running(answer);
     }

@@ -64,7 +64,6 @@ impl Sleep<'_> {
             failure: None,
             attempts: None,
             took_ms: i64::try_from(self.duration.as_millis()).unwrap_or(i64::MAX),
-            as_of: None,
         });
     }
 

@@ -7,8 +7,8 @@ use super::claim::decode;
 use super::query;
 use super::sql::Sql;
 use crate::failure::Failure;
-use crate::handle::{RecordedStep, WorkflowInfo};
 use crate::id::Id;
+use crate::info::{RecordedStep, WorkflowInfo};
 use crate::status::Status;
 
 /// One workflow as it stands, with its output's JSON.

@@ -248,3 +248,29 @@ pub(crate) async fn server(connection: &mut PgConnection, sql: &Sql) -> Result<S
         identity: row.try_get::<String, _>("identity")?.into(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_cannot_serve_is_refused_with_the_fix() {
+        let server = |version, standby| Server { version, standby, identity: "1/00000001".into() };
+        assert!(server(140_000, false).check().is_ok());
+        assert!(server(190_001, false).check().is_ok());
+        let old = server(130_014, false).check().unwrap_err();
+        assert_eq!(old.kind(), ErrorKind::Schema);
+        assert!(old.to_string().contains("PostgreSQL 13, durable needs 14"), "{old}");
+        let standby = server(160_000, true).check().unwrap_err();
+        assert!(standby.to_string().contains("point at the primary"), "{standby}");
+    }
+
+    #[tokio::test]
+    async fn patience_ends_for_callers_and_at_once_for_what_will_not_change() {
+        let mut backoff = Backoff { tries: 12, most: 12 };
+        assert!(!backoff.again(&Error::no_answer("x", ANSWER_WITHIN)).await);
+        let mut backoff = Backoff::for_worker();
+        assert!(!backoff.again(&Error::new(ErrorKind::Database, "x")).await);
+        assert!(backoff.again(&Error::no_answer("x", ANSWER_WITHIN)).await);
+    }
+}

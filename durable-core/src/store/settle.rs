@@ -6,17 +6,9 @@ use sqlx::{PgConnection, Row};
 use super::sql::Sql;
 use super::step::StepRow;
 use super::{Fence, query};
+use crate::decide::End;
 use crate::history::WaitKind;
 use crate::id::{Id, OwnerId, Position};
-use crate::status::Status;
-
-/// The end of an attempt, as it is written.
-#[derive(Clone, Debug)]
-pub(crate) struct End {
-    pub(crate) status: Status,
-    pub(crate) output: Option<String>,
-    pub(crate) failure: Option<String>,
-}
 
 /// End an attempt for good, with the records that ride along.
 pub(crate) async fn settle(
@@ -106,17 +98,25 @@ fn bind_kept<'q>(query: PgQuery<'q>, owner: OwnerId, id: &'q Id, kept: &[StepRow
         .bind(kept.iter().map(|s| s.kind.as_str().to_owned()).collect::<Vec<_>>())
         .bind(kept.iter().map(|s| s.name.to_string()).collect::<Vec<_>>())
         .bind(kept.iter().map(|s| s.output.clone()).collect::<Vec<_>>())
-        .bind(kept.iter().map(|s| s.as_of).collect::<Vec<_>>())
+        .bind(kept.iter().map(|s| s.took_ms).collect::<Vec<_>>())
 }
 
-/// Give one workflow back, to be taken again in `delay_ms`.
+/// Give one workflow back, or park it with `failure` after too many times.
 pub(crate) async fn release(
     connection: &mut PgConnection,
     sql: &Sql,
     owner: OwnerId,
     id: &Id,
-    delay_ms: i64,
+    max_recoveries: i32,
+    failure: &str,
 ) -> Result<(), sqlx::Error> {
-    query(&sql.release).bind(owner.0).bind(id.bucket()).bind(id.as_str()).bind(delay_ms).execute(connection).await?;
+    query(&sql.release)
+        .bind(owner.0)
+        .bind(id.bucket())
+        .bind(id.as_str())
+        .bind(max_recoveries)
+        .bind(failure)
+        .execute(connection)
+        .await?;
     Ok(())
 }

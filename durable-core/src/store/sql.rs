@@ -3,10 +3,7 @@
 use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 
 use crate::error::Error;
-use crate::id::check_schema;
-
-/// The schema's name where nobody asked for another.
-pub(crate) const DEFAULT_SCHEMA: &str = "durable";
+use crate::id::{DEFAULT_SCHEMA, check_schema};
 
 macro_rules! statements {
     ($($name:ident)*) => {

@@ -24,8 +24,6 @@ pub(crate) struct StepRow {
     pub(crate) failure: Option<String>,
     pub(crate) attempts: Option<String>,
     pub(crate) took_ms: i64,
-    /// The time it stands for, where that is not the time of recording.
-    pub(crate) as_of: Option<DateTime<Utc>>,
 }
 
 impl StepRow {
@@ -67,7 +65,6 @@ pub(crate) async fn record(
         .bind(column(steps, |s| s.failure.clone()))
         .bind(column(steps, |s| s.attempts.clone()))
         .bind(column(steps, |s| s.took_ms))
-        .bind(column(steps, |s| s.as_of))
         .fetch_all(connection)
         .await?;
     rows.iter()

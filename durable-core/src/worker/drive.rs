@@ -26,7 +26,7 @@ const ATTEMPTS_KEPT_MAX: usize = 20;
 
 /// Run a step until its outcome is recorded, its next attempt is far away, or the attempt is stopped.
 pub(super) async fn drive(engine: Arc<Engine>, mut order: StepOrder) {
-    match StepDrive::new(&engine, &mut order).await {
+    match StepDrive::go(&engine, &mut order).await {
         Ok(driven) => {
             if let Some(driven) = driven {
                 // Nobody waits for a step whose future was dropped; its record stands.
@@ -53,7 +53,7 @@ enum Ended {
 
 impl<'d> StepDrive<'d> {
     /// Encode the arguments and go through the attempts. `None` when the attempt was stopped.
-    async fn new(engine: &'d Arc<Engine>, order: &'d mut StepOrder) -> Result<Option<Driven>, Error> {
+    async fn go(engine: &'d Arc<Engine>, order: &'d mut StepOrder) -> Result<Option<Driven>, Error> {
         let key = format!("{}/{}", order.attempt.id, order.position).into();
         let encoded = order.arguments.lock().unwrap_or_else(PoisonError::into_inner).encode();
         match encoded {
@@ -104,6 +104,7 @@ impl<'d> StepDrive<'d> {
     async fn attempt(&mut self, attempt: u32) -> Result<Ended, Error> {
         let ctx = StepCtx {
             workflow_id: self.order.attempt.id.as_str().into(),
+            name: self.order.name,
             key: self.key.clone(),
             attempt,
             state: self.engine.plan.states.clone(),
@@ -114,9 +115,11 @@ impl<'d> StepDrive<'d> {
                 let timeout = self.order.timeout;
                 probe("before a step body");
                 let ended = tokio::select! {
-                    ended = within(timeout, body(ctx, &self.input)) => ended,
-                    // The leaf is gone: nobody wants the outcome, and no later step depends on it.
+                    // First, so that a body whose leaf is gone never begins: nobody wants the outcome, and
+                    // a cancellation may have answered already.
+                    biased;
                     () = self.order.reply.closed() => return Ok(Ended::Done(None)),
+                    ended = within(timeout, body(ctx, &self.input)) => ended,
                 };
                 probe("after a step body");
                 match ended {
@@ -193,7 +196,6 @@ impl<'d> StepDrive<'d> {
             failure: outcome.err().map(to_json),
             attempts: (!order.past.is_empty()).then(|| to_json(&order.past)),
             took_ms: i64::try_from(took.as_millis()).unwrap_or(i64::MAX),
-            as_of: None,
         }
     }
 

@@ -122,9 +122,10 @@ async fn in_transaction(
     };
     probe("before a step body");
     let attempted = tokio::select! {
-        attempted = within(drive.order.timeout, body(&mut tx, ctx, &drive.input)) => attempted,
+        biased;
         // The leaf is gone, and the connection goes with the transaction.
         () = drive.order.reply.closed() => return Once::Refused,
+        attempted = within(drive.order.timeout, body(&mut tx, ctx, &drive.input)) => attempted,
     };
     probe("after a step body");
     let output = match attempted {

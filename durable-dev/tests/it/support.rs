@@ -17,16 +17,24 @@ pub(crate) struct Home {
 
 impl Home {
     pub(crate) fn new() -> Home {
-        Home::named("")
+        Home::at(fast_place(), "")
     }
 
     /// A home whose path ends in `suffix`.
     pub(crate) fn named(suffix: &str) -> Home {
+        Home::at(fast_place(), suffix)
+    }
+
+    /// A home that programs can be started from, which memory is not everywhere.
+    pub(crate) fn on_disk() -> Home {
+        Home::at(DISK, "")
+    }
+
+    fn at(place: &str, suffix: &str) -> Home {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        // A place that the user a server runs as can reach too, unlike some temporary directories.
-        let path = Path::new("/var/tmp").join(format!("durable-dev-it-{}-{number}{suffix}", std::process::id()));
-        Home { path }
+        let name = format!("durable-dev-it-{}-{number}{suffix}", std::process::id());
+        Home { path: Path::new(place).join(name) }
     }
 
     pub(crate) fn settings(&self) -> Settings {
@@ -59,6 +67,21 @@ impl Home {
         assert_eq!(up.next(), None, "more than one cluster is up");
         first
     }
+}
+
+/// A place that the user a server runs as can reach too, unlike some temporary directories.
+const DISK: &str = "/var/tmp";
+const MEMORY: &str = "/dev/shm";
+/// What our clusters need together; containers often have far less.
+const MEMORY_KB_MIN: u64 = 2 << 20;
+
+/// Every test makes a cluster, and some disks take seconds for its thousand files.
+fn fast_place() -> &'static str {
+    let listed = Command::new("df").args(["-Pk", MEMORY]).output();
+    let listed = listed.map(|listed| String::from_utf8_lossy(&listed.stdout).into_owned()).unwrap_or_default();
+    let free: Option<u64> =
+        listed.lines().nth(1).and_then(|line| line.split_whitespace().nth(3)).and_then(|free| free.parse().ok());
+    if free.is_some_and(|free| free >= MEMORY_KB_MIN) { MEMORY } else { DISK }
 }
 
 impl Drop for Home {

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use sqlx::{AssertSqlSafe, PgPool};
 
-use super::{Kill, Stage, person::EDITED_SUBJECT, person::Verdict};
+use super::{Kill, PACE, Stage, person::EDITED_SUBJECT, person::Verdict};
 use crate::{database::DEMO, internet::Delivery};
 
 pub(super) struct Facts {
@@ -147,10 +147,11 @@ impl Facts {
 impl LeadFacts {
     fn wrong(&self, verdict: Option<Verdict>, delivered: &[&Delivery]) -> Vec<String> {
         let mut wrong = Vec::new();
+        let mails_max = 1 + PACE.follow_ups;
         let (outcomes, mails, decision): (&[&str], _, _) = match verdict {
             Some(Verdict::Rejected) => (&["rejected"], 0..=0, "rejected"),
-            Some(Verdict::Approved) => (&["engaged", "no answer"], 1..=2, "approved"),
-            Some(Verdict::Edited) => (&["engaged", "no answer"], 1..=2, "edited"),
+            Some(Verdict::Approved) => (&["engaged", "no answer"], 1..=mails_max, "approved"),
+            Some(Verdict::Edited) => (&["engaged", "no answer"], 1..=mails_max, "edited"),
             None => return vec!["nobody decided".to_owned()],
         };
         if self.drafts != 1 {
@@ -172,8 +173,8 @@ impl LeadFacts {
         if firsts > 1 {
             wrong.push(format!("its first mail was delivered {firsts} times"));
         }
-        if self.outcome == "no answer" && delivered.len() != 2 {
-            wrong.push("it did not answer and got no follow-up".to_owned());
+        if self.outcome == "no answer" && delivered.len() != mails_max {
+            wrong.push(format!("it did not answer and got {} mails", delivered.len()));
         }
         if decision == "edited" && delivered.iter().any(|delivery| !delivery.subject.ends_with(EDITED_SUBJECT)) {
             wrong.push("the unedited mail was sent".to_owned());

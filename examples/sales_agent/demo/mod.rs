@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use crate::{
-    agent::{Outcome, workflow_id},
+    agent::{Outcome, Pace, workflow_id},
     database::{self, DEMO},
     dice::Dice,
     internet::Internet,
@@ -37,13 +37,16 @@ use progress::Progress;
 /// Short, so that a takeover takes a second. An application keeps the default of fifteen.
 pub(crate) const LEASE: Duration = Duration::from_secs(1);
 
-/// Few workflows at a time, so that the work lasts for all the kills.
-pub(crate) const CONCURRENCY: usize = 8;
+/// Seconds instead of days.
+pub(crate) const PACE: Pace = Pace { follow_up_after: Duration::from_secs(4), follow_ups: 2 };
 
 const KILLS: usize = 6;
 
+/// Time that a worker gets at least: time enough to take over what the one before it left.
+const REPRIEVE: Duration = Duration::from_millis(2_500);
+
 /// A demonstration that takes longer than this has failed.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 const TICK: Duration = Duration::from_millis(50);
 
@@ -127,6 +130,8 @@ impl Stage {
         let mut moments = moments(seed, leads).into_iter().peekable();
         let mut progress = Progress::new(started, leads);
         let mut kills = Vec::new();
+        let mut born = Instant::now();
+        let mut seen = 0;
         let mut child = Child::start(1, self.database.url(), self.internet.url()).await?;
         loop {
             child.check().await?;
@@ -135,16 +140,22 @@ impl Stage {
             }
             let now = progress::look(&self.pool).await?;
             progress.show(&now, child.number());
-            if let Some(moment) = moments.next_if(|moment| now.started >= moment.after_starts) {
+            // Right after a step began, for a kill of an idle worker shows little.
+            let busy = now.started > seen && born.elapsed() > REPRIEVE;
+            seen = now.started;
+            let ripe = |moment: &Moment| busy && now.started >= moment.after_starts;
+            if let Some(moment) = moments.next_if(ripe) {
                 sleep(moment.then).await;
                 kills.push(self.kill(&mut child, &progress).await?);
+                born = Instant::now();
             } else if now.closed == leads {
                 break;
             }
             sleep(TICK).await;
         }
         progress.end();
-        self.results().await?;
+        let results = timeout(PATIENCE, self.results()).await;
+        results.with_context(|| format!("not all workflows end; the worker's log:\n{}", child.log()))??;
         child.end().await?;
         Ok(kills)
     }
@@ -153,8 +164,7 @@ impl Stage {
     async fn results(&self) -> Result<()> {
         let leads: Vec<i64> = sqlx::query_scalar("select id from lead").fetch_all(&self.pool).await?;
         for lead in leads {
-            let workflow = self.durable.workflow::<Outcome>(workflow_id(lead));
-            let outcome = timeout(PATIENCE, workflow.result()).await.context("a workflow does not end")??;
+            let outcome: Outcome = self.durable.workflow(workflow_id(lead)).result().await?;
             tracing::debug!(lead, ?outcome);
         }
         Ok(())
@@ -171,7 +181,7 @@ impl Stage {
     }
 }
 
-/// When to kill: once so many bodies of steps have begun, and a moment later.
+/// When to kill: once so many steps have begun, and a moment later.
 struct Moment {
     after_starts: i64,
     then: Duration,
@@ -179,14 +189,14 @@ struct Moment {
 
 /// Random moments, spread over the work so that early and late steps are hit.
 fn moments(seed: u64, leads: i64) -> Vec<Moment> {
-    // Rejected leads have seven steps and the others at least ten; the last kill must come before the end.
+    // Rejected leads have seven steps, the others at least eleven: the last kill comes before the end.
     let starts = leads.unsigned_abs() * 8;
     let stretch = starts / KILLS as u64;
     let mut dice = Dice::new(seed, "kills");
     (0..KILLS as u64)
         .map(|kill| Moment {
             after_starts: (kill * stretch + dice.between(4, stretch)) as i64,
-            then: Duration::from_millis(dice.between(0, 400)),
+            then: Duration::from_millis(dice.between(0, 200)),
         })
         .collect()
 }

@@ -33,7 +33,7 @@ pub(super) async fn decide(visitor: &Visitor, seed: u64, leads: i64) -> Result<B
                 bail!("lead {lead} asks for a second decision");
             }
             let mut dice = Dice::new(seed, &format!("person {lead}"));
-            sleep(Duration::from_millis(dice.between(50, 300))).await;
+            sleep(Duration::from_millis(dice.between(100, 600))).await;
             verdicts.insert(lead, press(visitor, draft, &mut dice).await?);
         }
         sleep(LOOK).await;

@@ -21,7 +21,7 @@ pub(super) struct Now {
 
 pub(super) async fn look(pool: &PgPool) -> Result<Now> {
     let (started, drafts, decided, mails, closed) = sqlx::query_as(
-        "select (select count(*) from body_started), (select count(*) from draft),
+        "select (select count(distinct key) from body_started), (select count(*) from draft),
                 (select count(*) from draft where decision is not null), (select count(*) from mail),
                 (select count(*) from lead where outcome is not null)",
     )

@@ -62,13 +62,7 @@ async fn full_paths(_: &durable::StepCtx) -> std::result::Result<(), std::io::Er
 
 // Names that the expansion uses itself.
 #[step]
-async fn names_of_the_expansion(
-    step: &StepCtx,
-    tx: i32,
-    ctx: i32,
-    arg1: i32,
-    input: i32,
-) -> Result<i32> {
+async fn names_of_the_expansion(step: &StepCtx, tx: i32, ctx: i32, arg1: i32, input: i32) -> Result<i32> {
     Ok(tx + ctx + arg1 + input + step.attempt() as i32)
 }
 
@@ -78,16 +72,8 @@ async fn in_transaction(tx: &mut PgConnection) -> Result<i32> {
 }
 
 #[step(tx)]
-async fn in_transaction_with_context(
-    tx: &mut PgConnection,
-    step: &StepCtx,
-    n: i32,
-) -> Fallible<i32, sqlx::Error> {
-    sqlx::query_scalar("select $1 + $2")
-        .bind(step.attempt() as i32)
-        .bind(n)
-        .fetch_one(&mut *tx)
-        .await
+async fn in_transaction_with_context(tx: &mut PgConnection, step: &StepCtx, n: i32) -> Fallible<i32, sqlx::Error> {
+    sqlx::query_scalar("select $1 + $2").bind(step.attempt() as i32).bind(n).fetch_one(&mut *tx).await
 }
 
 #[step(tx, retry(max_attempts = 1), timeout = "5s", name = "all options")]

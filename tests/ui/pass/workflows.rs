@@ -27,12 +27,7 @@ pub(crate) async fn one(ctx: &Ctx, lead: Lead) -> Result<String> {
 }
 
 #[workflow(name = "many.v2", version = 7)]
-async fn many(
-    _: &durable::Ctx,
-    mut a: i32,
-    (b, c): (i32, i32),
-    d: Vec<i32>,
-) -> Result<i32, std::num::ParseIntError> {
+async fn many(_: &durable::Ctx, mut a: i32, (b, c): (i32, i32), d: Vec<i32>) -> Result<i32, std::num::ParseIntError> {
     a += "1".parse::<i32>()?;
     Ok(a + b + c + d.len() as i32)
 }
@@ -72,9 +67,7 @@ fn definition<W: durable::__private::Workflow>(_: Call<W>) -> (&'static str, i32
 
 #[test]
 fn a_workflow_is_known_by_its_name_and_version() {
-    let lead = Lead {
-        name: "you".to_owned(),
-    };
+    let lead = Lead { name: "you".to_owned() };
     assert_eq!(definition(nothing()), ("nothing", 1));
     assert_eq!(definition(one(lead)), ("one", 1));
     assert_eq!(definition(many(1, (2, 3), vec![4])), ("many.v2", 7));

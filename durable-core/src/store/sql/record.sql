@@ -4,14 +4,13 @@
 with given as (
     select *
     from unnest($2::smallint[], $3::text[], $4::text[], $5::integer[], $6::text[], $7::text[],
-                $8::text[], $9::text[], $10::text[], $11::text[], $12::bigint[], $13::timestamptz[])
-        as g (bucket, workflow_id, lane, seq, kind, name, input, output, failure, attempts, took_ms, as_of)
+                $8::text[], $9::text[], $10::text[], $11::text[], $12::bigint[])
+        as g (bucket, workflow_id, lane, seq, kind, name, input, output, failure, attempts, took_ms)
 )
 insert into durable.step
-    (bucket, workflow_id, lane, seq, kind, name, input, output, failure, attempts, started_at, recorded_at)
+    (bucket, workflow_id, lane, seq, kind, name, input, output, failure, attempts, started_at)
 select g.bucket, g.workflow_id, g.lane, g.seq, g.kind, g.name, g.input::json, g.output::json,
-       g.failure::json, g.attempts::json, durable.now() - g.took_ms * interval '1 millisecond',
-       coalesce(g.as_of, durable.now())
+       g.failure::json, g.attempts::json, durable.now() - g.took_ms * interval '1 millisecond'
 from given g
 join lateral (
     -- offset 0 keeps this a probe of one row by its key

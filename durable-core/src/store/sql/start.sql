@@ -35,5 +35,10 @@ join born b on b.bucket = g.bucket and b.id = g.id
 union all
 select g.n, false, w.owner, w.created_at, w.name, w.version, w.input::text = g.input
 from given g
-join durable.workflow w on w.bucket = g.bucket and w.id = g.id
+cross join lateral (
+    -- offset 0 keeps this a look by the key, also for a batch that is large beside the table
+    select * from durable.workflow w
+    where w.bucket = g.bucket and w.id = g.id
+    offset 0
+) w
 where not exists (select from born b where b.bucket = g.bucket and b.id = g.id)

@@ -1,0 +1,228 @@
+//! A wire between a pool and the test server that counts what passes: who asked what, in how many round trips.
+//!
+//! It reads only what the client says. A flight is what a client sends before it waits for the server: messages
+//! ended by Sync, or one simple query. sqlx sends one flight at a time, so a flight is a round trip.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, PgPool};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::{TcpStream, UnixListener, UnixStream};
+use tokio::task::JoinHandle;
+
+use crate::db::Db;
+
+/// One round trip.
+#[derive(Clone, Debug)]
+pub struct Flight {
+    /// Which connection, in the order in which they were opened.
+    pub connection: usize,
+    /// The texts of the statements that it executes; none when it only prepares one.
+    pub statements: Vec<String>,
+    /// Whether it prepares a statement, which happens once per connection and statement.
+    pub prepares: bool,
+    /// Whether its connection has said that its commits need not wait for the disk.
+    pub asynchronous: bool,
+}
+
+/// The wire. Connections over it end when it is dropped.
+pub struct Wire {
+    options: PgConnectOptions,
+    log: Arc<Log>,
+    directory: PathBuf,
+    accepting: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Log(Mutex<Vec<Flight>>);
+
+impl Log {
+    fn flights(&self) -> MutexGuard<'_, Vec<Flight>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wire {
+    /// A wire to a test's database.
+    pub fn to(db: &Db) -> Self {
+        static WIRES: AtomicUsize = AtomicUsize::new(0);
+        let number = WIRES.fetch_add(1, Ordering::Relaxed);
+        let directory = std::env::temp_dir().join(format!("durable-wire-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&directory).expect("a directory for the wire's socket");
+        let server = (*db.pool.connect_options()).clone();
+        let listener = UnixListener::bind(directory.join(socket_name(server.get_port()))).expect("the wire's socket");
+        let log = Arc::<Log>::default();
+        let accepting = tokio::spawn(accept(listener, Server::of(&server), log.clone()));
+        let options = server.socket(&directory).disable_statement_logging();
+        Self { options, log, directory, accepting }
+    }
+
+    /// A pool whose connections go over the wire, and those that durable makes from its options.
+    pub fn pool(&self) -> PgPool {
+        PgPoolOptions::new().max_connections(5).connect_lazy_with(self.options.clone())
+    }
+
+    /// Forget what has passed so far.
+    pub fn forget(&self) {
+        self.log.flights().clear();
+    }
+
+    /// What has passed, in its order.
+    pub fn flights(&self) -> Vec<Flight> {
+        self.log.flights().clone()
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        // What cannot be removed is an empty directory among temporary files.
+        drop(std::fs::remove_dir_all(&self.directory));
+    }
+}
+
+impl std::fmt::Debug for Wire {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Wire({} flights)", self.log.flights().len())
+    }
+}
+
+fn socket_name(port: u16) -> String {
+    format!(".s.PGSQL.{port}")
+}
+
+/// Where the test server listens.
+#[derive(Clone)]
+enum Server {
+    Unix(PathBuf),
+    Tcp(String, u16),
+}
+
+impl Server {
+    fn of(options: &PgConnectOptions) -> Self {
+        match options.get_socket() {
+            Some(directory) => Self::Unix(directory.join(socket_name(options.get_port()))),
+            None if Path::new(options.get_host()).is_absolute() => {
+                Self::Unix(Path::new(options.get_host()).join(socket_name(options.get_port())))
+            }
+            None => Self::Tcp(options.get_host().to_owned(), options.get_port()),
+        }
+    }
+}
+
+async fn accept(listener: UnixListener, server: Server, log: Arc<Log>) {
+    let mut connections = tokio::task::JoinSet::new();
+    for connection in 0.. {
+        let Ok((client, _)) = listener.accept().await else { return };
+        let ear = Ear::new(connection, log.clone());
+        let server = server.clone();
+        connections.spawn(async move {
+            // An error is the end of the connection, which its client notices.
+            drop(match server {
+                Server::Unix(path) => match UnixStream::connect(path).await {
+                    Ok(server) => join(client, server.into_split(), ear).await,
+                    Err(error) => Err(error),
+                },
+                Server::Tcp(host, port) => match TcpStream::connect((host, port)).await {
+                    Ok(server) => join(client, server.into_split(), ear).await,
+                    Err(error) => Err(error),
+                },
+            });
+        });
+    }
+}
+
+/// Pass everything on, both ways, until one end closes.
+async fn join(
+    client: UnixStream,
+    (mut from_server, to_server): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
+    ear: Ear,
+) -> std::io::Result<()> {
+    let (from_client, mut to_client) = client.into_split();
+    tokio::select! {
+        ended = listen(BufReader::new(from_client), to_server, ear) => ended,
+        ended = tokio::io::copy(&mut from_server, &mut to_client) => ended.map(|_| ()),
+    }
+}
+
+/// Pass on what the client says, message by message. A flight is noted before its last message is passed on,
+/// so that whoever has seen its effect finds it.
+async fn listen(
+    mut client: impl AsyncRead + Unpin,
+    mut server: impl AsyncWrite + Unpin,
+    mut ear: Ear,
+) -> std::io::Result<()> {
+    // The first message has no type.
+    let startup = body(&mut client).await?;
+    server.write_all(&startup).await?;
+    loop {
+        let kind = client.read_u8().await?;
+        let message = body(&mut client).await?;
+        ear.hear(kind, &message[4..]);
+        server.write_u8(kind).await?;
+        server.write_all(&message).await?;
+    }
+}
+
+/// The length of a message, which counts itself, and the rest.
+async fn body(client: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Vec<u8>> {
+    let length = client.read_u32().await?;
+    let mut message = length.to_be_bytes().to_vec();
+    message.resize(length as usize, 0);
+    client.read_exact(&mut message[4..]).await?;
+    Ok(message)
+}
+
+/// What one connection has said.
+struct Ear {
+    log: Arc<Log>,
+    prepared: HashMap<String, String>,
+    portals: HashMap<String, String>,
+    flight: Flight,
+}
+
+impl Ear {
+    fn new(connection: usize, log: Arc<Log>) -> Self {
+        let flight = Flight { connection, statements: Vec::new(), prepares: false, asynchronous: false };
+        Self { log, prepared: HashMap::new(), portals: HashMap::new(), flight }
+    }
+
+    fn hear(&mut self, kind: u8, message: &[u8]) {
+        let mut texts = message.split(|byte| *byte == 0).map(|text| String::from_utf8_lossy(text).into_owned());
+        let mut text = || texts.next().unwrap_or_default();
+        match kind {
+            b'P' => {
+                self.flight.prepares = true;
+                let name = text();
+                self.prepared.insert(name, text());
+            }
+            b'B' => {
+                let portal = text();
+                let statement = self.prepared.get(&text()).cloned().unwrap_or_default();
+                self.portals.insert(portal, statement);
+            }
+            b'E' => {
+                let statement = self.portals.get(&text()).cloned().unwrap_or_default();
+                self.flight.statements.push(statement);
+            }
+            b'Q' => {
+                let statement = text();
+                self.flight.asynchronous |= statement.contains("synchronous_commit = off");
+                self.flight.statements.push(statement);
+                self.take_off();
+            }
+            b'S' => self.take_off(),
+            _ => {}
+        }
+    }
+
+    fn take_off(&mut self) {
+        let next = Flight { statements: Vec::new(), prepares: false, ..self.flight };
+        let flight = std::mem::replace(&mut self.flight, next);
+        self.log.flights().push(flight);
+    }
+}

@@ -1,0 +1,363 @@
+//! What things cost in statements and round trips, counted on the wire. The plan behind the numbers is in
+//! `ARCHITECTURE.md`; what the statements cost the server is `plans`.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use durable::{Builder, Ctx, Durable, PgConnection, StepCtx, Topic, hours, step, workflow};
+use durable_tests::db::Db;
+use durable_tests::gate::Gate;
+use durable_tests::wire::{Flight, Wire};
+
+use super::plans::statements;
+
+const STEPS: usize = 10;
+const STATEMENTS: usize = 4;
+const NUDGE: Topic<i64> = Topic::new("nudge");
+
+#[step]
+async fn add(n: i64) -> Result<i64> {
+    Ok(n + 1)
+}
+
+#[step(tx)]
+async fn write_rows(tx: &mut PgConnection, rows: usize) -> Result<()> {
+    for n in 0..rows {
+        let insert = sqlx::query("insert into application_row (name) values ($1)");
+        insert.bind(n.to_string()).execute(&mut *tx).await?;
+    }
+    Ok(())
+}
+
+#[step]
+async fn hold(step: &StepCtx) -> Result<()> {
+    step.state::<Gate>().pass().await;
+    Ok(())
+}
+
+#[workflow]
+async fn ten_steps(ctx: &Ctx) -> Result<i64> {
+    let mut n = 0;
+    for _ in 0..STEPS {
+        n = ctx.run(add(n)).await?;
+    }
+    Ok(n)
+}
+
+#[workflow]
+async fn one_transaction(ctx: &Ctx) -> Result<()> {
+    Ok(ctx.run(write_rows(STATEMENTS)).await?)
+}
+
+#[workflow]
+async fn ask(ctx: &Ctx) -> Result<i64> {
+    Ok(ctx.receive(NUDGE).await?)
+}
+
+#[workflow]
+async fn nap(ctx: &Ctx) -> Result<()> {
+    Ok(ctx.sleep(hours(1)).await?)
+}
+
+#[workflow]
+async fn held(ctx: &Ctx) -> Result<i64> {
+    let mut n = 0;
+    for _ in 0..3 {
+        n = ctx.run(add(n)).await?;
+    }
+    ctx.run(hold()).await?;
+    Ok(n)
+}
+
+/// A database whose every connection but the test's own is counted.
+struct Lab {
+    db: Db,
+    wire: Wire,
+    names: HashMap<String, String>,
+}
+
+impl Lab {
+    async fn new() -> Self {
+        let db = Db::new().await;
+        let wire = Wire::to(&db);
+        let names = statements().into_iter().map(|statement| (statement.text, statement.name)).collect();
+        Self { db, wire, names }
+    }
+
+    /// A worker that looks for work only when told, so that what is counted is what the workflow costs.
+    fn builder(&self) -> Builder {
+        let quiet = Duration::from_secs(60);
+        Durable::builder(self.wire.pool()).migrate(false).lease(quiet).poll_every(quiet)
+    }
+
+    /// The round trips since the wire last forgot, each by the names of its statements; without the look for dead
+    /// workers and the heartbeat, which are the worker's and not the workflow's.
+    fn spent(&self) -> Vec<String> {
+        let spent = self.wire.flights().iter().map(|flight| self.name(flight)).collect::<Vec<_>>();
+        spent.into_iter().filter(|name| !["reap", "heartbeat"].contains(&name.as_str())).collect()
+    }
+
+    fn name(&self, flight: &Flight) -> String {
+        if flight.statements.is_empty() {
+            return "prepare".to_owned();
+        }
+        let name = |text: &String| self.names.get(text).cloned().unwrap_or_else(|| first_words(text));
+        flight.statements.iter().map(name).collect::<Vec<_>>().join(" + ")
+    }
+
+    async fn start_and_count(&self, durable: &Durable, id: &str, call: Workflow, until: &str) -> Vec<String> {
+        self.wire.forget();
+        match call {
+            Workflow::TenSteps => drop(durable.start(ten_steps()).id(id).await),
+            Workflow::OneTransaction => drop(durable.start(one_transaction()).id(id).await),
+            Workflow::Ask => drop(durable.start(ask()).id(id).await),
+            Workflow::Nap => drop(durable.start(nap()).id(id).await),
+        }
+        self.db.until_status(id, until).await;
+        self.spent()
+    }
+}
+
+enum Workflow {
+    TenSteps,
+    OneTransaction,
+    Ask,
+    Nap,
+}
+
+fn first_words(text: &str) -> String {
+    text.split_whitespace().take(2).collect::<Vec<_>>().join(" ").trim_end_matches(';').to_lowercase()
+}
+
+fn count(names: &[String], name: &str) -> usize {
+    names.iter().filter(|n| *n == name).count()
+}
+
+#[tokio::test]
+async fn a_workflow_of_ten_steps_alone_takes_twelve_round_trips() -> Result<()> {
+    let lab = Lab::new().await;
+    let durable = lab.builder().register(ten_steps).start().await?;
+    lab.start_and_count(&durable, "warm-up", Workflow::TenSteps, "completed").await;
+
+    let spent = lab.start_and_count(&durable, "counted", Workflow::TenSteps, "completed").await;
+
+    println!("{STEPS} steps: {} round trips: {spent:?}", spent.len());
+    assert_eq!(count(&spent, "record"), STEPS);
+    assert_eq!(spent.first().map(String::as_str), Some("start"));
+    assert_eq!(spent.last().map(String::as_str), Some("settle"));
+    // So there is no claim, no look at the history and no question whether a step was done.
+    assert_eq!(spent.len(), STEPS + 2, "{spent:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_transactional_step_takes_three_round_trips_more_than_its_statements() -> Result<()> {
+    let lab = Lab::new().await;
+    let durable = lab.builder().register(one_transaction).start().await?;
+    lab.start_and_count(&durable, "warm-up", Workflow::OneTransaction, "completed").await;
+
+    let spent = lab.start_and_count(&durable, "counted", Workflow::OneTransaction, "completed").await;
+
+    println!("{STATEMENTS} statements in a step: {spent:?}");
+    let mut expected = vec!["start", "begin; set"];
+    expected.extend(["insert into"; STATEMENTS]);
+    // One COMMIT, which is the one flush; no ping before or after.
+    expected.extend(["transact", "commit", "settle"]);
+    assert_eq!(spent, expected);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_start_in_the_callers_transaction_is_one_round_trip() -> Result<()> {
+    let lab = Lab::new().await;
+    let durable = lab.builder().client().await?;
+    let pool = lab.wire.pool();
+    let mut connection = pool.acquire().await?;
+    for id in ["warm-up", "counted"] {
+        let mut tx = sqlx::Connection::begin(&mut *connection).await?;
+        lab.wire.forget();
+        durable.start(nap()).id(id).in_tx(&mut tx).await?;
+        let spent = lab.spent();
+        tx.commit().await?;
+        if id == "counted" {
+            assert_eq!(spent, ["start"]);
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_thousand_starts_are_one_statement() -> Result<()> {
+    let lab = Lab::new().await;
+    let durable = lab.builder().client().await?;
+    let thousand = |label: &'static str| (0..1_000).map(move |n| (format!("{label}-{n}"), nap()));
+    durable.start_many(thousand("warm-up")).await?;
+
+    lab.wire.forget();
+    durable.start_many(thousand("alone")).await?;
+    assert_eq!(lab.spent(), ["start"]);
+
+    let mut connection = lab.wire.pool().acquire().await?;
+    for label in ["warm-up-in-tx", "in-tx"] {
+        let mut tx = sqlx::Connection::begin(&mut *connection).await?;
+        lab.wire.forget();
+        durable.start_many(thousand(label)).in_tx(&mut tx).await?;
+        let spent = lab.spent();
+        tx.commit().await?;
+        if label == "in-tx" {
+            assert_eq!(spent, ["start"]);
+        }
+    }
+    assert_eq!(lab.db.count("select count(*) from durable.workflow").await, 4_000);
+    Ok(())
+}
+
+#[tokio::test]
+async fn waiting_and_sending_and_receiving_are_one_statement_each() -> Result<()> {
+    let lab = Lab::new().await;
+    let durable = lab.builder().register(ask).start().await?;
+    lab.start_and_count(&durable, "warm-up", Workflow::Ask, "suspended").await;
+    durable.send("warm-up", NUDGE, 1).await?;
+    lab.db.until_status("warm-up", "completed").await;
+
+    let waits = lab.start_and_count(&durable, "counted", Workflow::Ask, "suspended").await;
+    lab.wire.forget();
+    durable.send("counted", NUDGE, 1).await?;
+    lab.db.until_status("counted", "completed").await;
+    let goes_on = lab.spent();
+
+    println!("to wait for a message: {waits:?}; to get it: {goes_on:?}");
+    assert_eq!(waits, ["start", "suspend"]);
+    // Before it is received, somebody has to take the workflow up again.
+    assert_eq!(goes_on, ["send", "claim", "history", "receive", "settle"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn cancelling_what_waits_is_one_statement() -> Result<()> {
+    let lab = Lab::new().await;
+    let durable = lab.builder().register(nap).start().await?;
+    for id in ["warm-up", "counted"] {
+        lab.start_and_count(&durable, id, Workflow::Nap, "suspended").await;
+        lab.wire.forget();
+        durable.cancel(id).await?;
+    }
+    assert_eq!(lab.spent(), ["cancel"]);
+    assert_eq!(lab.db.count("select count(*) from durable.workflow where status = 'cancelled'").await, 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_long_sleep_costs_one_write_and_its_end_none() -> Result<()> {
+    let lab = Lab::new().await;
+    let clock = lab.db.clock().await;
+    let first = lab.builder().register(nap).start().await?;
+    lab.start_and_count(&first, "warm-up", Workflow::Nap, "suspended").await;
+    let falls_asleep = lab.start_and_count(&first, "counted", Workflow::Nap, "suspended").await;
+    first.shutdown(Duration::from_secs(10)).await;
+    clock.advance(hours(2)).await?;
+
+    // Another worker, because the leap of the clock ended the lease of the first.
+    lab.wire.forget();
+    let _second = lab.builder().register(nap).start().await?;
+    lab.db.until("select count(*) = 2 from durable.workflow where status = 'completed'").await;
+    let mut wakes = lab.spent();
+
+    // What a new worker says first, and what each new connection does, is not what waking costs.
+    wakes.drain(..wakes.iter().position(|name| name == "claim").expect("a claim"));
+    wakes.retain(|name| ["claim", "history", "record", "recorded", "settle"].contains(&name.as_str()));
+    println!("to fall asleep: {falls_asleep:?}; two that wake: {wakes:?}");
+    assert_eq!(falls_asleep, ["start", "suspend"]);
+    wakes.retain(|name| name != "claim");
+    assert_eq!(wakes, ["history", "settle", "settle"]);
+    // The records of the sleeps rode along.
+    assert_eq!(lab.db.count("select count(*) from durable.step where kind = 'sleep'").await, 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_recovery_reads_every_history_in_one_statement() -> Result<()> {
+    const WORKFLOWS: usize = 20;
+    let lab = Lab::new().await;
+    let gate = Gate::default();
+    let first = lab.db.builder().register(held).state(gate.clone()).start().await?;
+    first.start_many((0..WORKFLOWS).map(|n| (format!("w-{n}"), held()))).await?;
+    for _ in 0..WORKFLOWS {
+        gate.reached().await;
+    }
+    first.shutdown(Duration::ZERO).await;
+
+    let second = lab.builder().register(held).state(gate.clone()).start().await?;
+    for _ in 0..WORKFLOWS {
+        gate.reached().await;
+    }
+
+    let spent = lab.spent();
+    println!("{WORKFLOWS} workflows recovered: {spent:?}");
+    assert_eq!((count(&spent, "claim") >= 1, count(&spent, "history")), (true, 1));
+    let about_steps = ["record", "recorded", "steps", "transact", "receive", "settle"];
+    assert!(about_steps.iter().all(|name| count(&spent, name) == 0), "{spent:?}");
+    for _ in 0..WORKFLOWS {
+        gate.open();
+    }
+    lab.db.until("select count(*) = 20 from durable.workflow where status = 'completed'").await;
+    assert_eq!(lab.db.count("select count(*) from durable.step where name = 'add'").await, 3 * 20);
+    drop(second);
+    Ok(())
+}
+
+#[tokio::test]
+async fn only_claims_and_leases_commit_without_waiting_for_the_disk() -> Result<()> {
+    let lab = Lab::new().await;
+    let times = Duration::from_millis(500);
+    let durable = lab.builder().lease(times).poll_every(times).register(ask).register(one_transaction).start().await?;
+    durable.start(one_transaction()).id("t").await?;
+    durable.start(ask()).id("a").await?;
+    lab.db.until_status("a", "suspended").await;
+    durable.send("a", NUDGE, 1).await?;
+    lab.db.until_status("a", "completed").await;
+    lab.db.until_status("t", "completed").await;
+    let lease_until = "select max(lease_until) > min(started_at) + interval '1 s' from durable.worker";
+    lab.db.until(lease_until).await;
+    durable.shutdown(Duration::from_secs(10)).await;
+
+    let mut asynchronous: Vec<String> =
+        lab.wire.flights().iter().filter(|f| f.asynchronous).map(|f| lab.name(f)).collect();
+    asynchronous.retain(|name| name != "prepare" && lab.names.values().any(|known| known == name));
+    asynchronous.sort();
+    asynchronous.dedup();
+    assert_eq!(asynchronous, ["claim", "hand_back", "heartbeat", "register", "server"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_idle_worker_asks_less_than_twice_a_second_however_many_sleep() -> Result<()> {
+    let (alone, crowded) = tokio::try_join!(idle(0), idle(2_000))?;
+    for (sleepers, (asked, seconds)) in [(0, alone), (2_000, crowded)] {
+        println!(
+            "idle with {sleepers} sleepers: {asked} statements in {seconds:.2} s, {:.2}/s",
+            asked as f64 / seconds
+        );
+        // Three loops, each of which may have its turn at either edge of the time that was looked at.
+        assert!((asked as f64) < 2.0 * seconds + 3.0, "{asked} statements in {seconds} s");
+    }
+    Ok(())
+}
+
+/// Statements of an idle worker with its usual options, and the seconds in which it made them.
+async fn idle(sleepers: usize) -> Result<(usize, f64)> {
+    let lab = Lab::new().await;
+    let durable = Durable::builder(lab.wire.pool()).migrate(false).register(nap).start().await?;
+    durable.start_many((0..sleepers).map(|n| (format!("s-{n}"), nap()))).await?;
+    let busy = "select count(*) = 0 from durable.workflow where status <> 'suspended'";
+    lab.db.until(busy).await;
+
+    lab.wire.forget();
+    let began_at = Instant::now();
+    // Not a wait for something: it is the time over which a rate is taken.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let seconds = began_at.elapsed().as_secs_f64();
+    // Preparing happens once per connection, whatever the time.
+    Ok((lab.wire.flights().iter().map(|flight| flight.statements.len()).sum(), seconds))
+}
