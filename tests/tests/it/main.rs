@@ -2,7 +2,10 @@
 
 mod basics;
 mod budgets;
+mod crash;
+mod faults;
 mod plans;
+mod takeover;
 mod tidy;
 mod ui;
 mod waiting;
