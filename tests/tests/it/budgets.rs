@@ -264,12 +264,13 @@ async fn a_long_sleep_costs_one_write_and_its_end_none() -> Result<()> {
     lab.db.until("select count(*) = 2 from durable.workflow where status = 'completed'").await;
     let mut wakes = lab.spent();
 
-    wakes.retain(|name| lab.names.values().any(|known| known == name));
+    // What a new worker says first, and what each new connection does, is not what waking costs.
+    wakes.drain(..wakes.iter().position(|name| name == "claim").expect("a claim"));
+    wakes.retain(|name| ["claim", "history", "record", "recorded", "settle"].contains(&name.as_str()));
     println!("to fall asleep: {falls_asleep:?}; two that wake: {wakes:?}");
     assert_eq!(falls_asleep, ["start", "suspend"]);
-    let began = wakes.iter().position(|name| name == "claim").expect("a claim");
     wakes.retain(|name| name != "claim");
-    assert_eq!(wakes[began..], ["history", "settle", "settle"]);
+    assert_eq!(wakes, ["history", "settle", "settle"]);
     // The records of the sleeps rode along.
     assert_eq!(lab.db.count("select count(*) from durable.step where kind = 'sleep'").await, 2);
     Ok(())

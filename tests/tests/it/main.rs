@@ -3,6 +3,8 @@
 mod basics;
 mod budgets;
 mod cancelling;
+mod crash;
+mod faults;
 mod history;
 mod lanes;
 mod messages;
@@ -10,5 +12,8 @@ mod plans;
 mod retries;
 mod starting;
 mod steps;
+mod takeover;
+mod tidy;
 mod ui;
+mod waiting;
 mod waiting_states;

@@ -1,6 +1,90 @@
 //! Every statement of the library is one that PostgreSQL can prepare, and none reads a hot table from end to end.
+//!
+//! Each is planned twice, as sqlx's prepared statements are in the course of their life: for its parameters, and
+//! once for all. The planner is left as it is; the tables are filled and analysed.
 
+use std::collections::BTreeSet;
 use std::path::Path;
+
+use anyhow::{Context, Result};
+use durable_tests::db::Db;
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+
+/// Those that grow with the work.
+const HOT: [&str; 3] = ["workflow", "step", "message"];
+
+/// Rows in a batch.
+const BATCH: usize = 500;
+
+/// What a database of some age holds: most workflows have ended or sleep, a few are queued or run.
+const SOME_AGE: &str = "
+    insert into durable.worker (id, lease_until, host, pid, queue)
+    select md5('worker' || n)::uuid, now() + interval '15 s', 'host', n, 'default' from generate_series(1, 4) n;
+
+    insert into durable.workflow
+        (bucket, id, name, version, queue, status, owner, stopping, due_at, claims, claimed_at, finished_at, waits, input)
+    select n % 64, 'w-' || n, 'name-' || n % 10, 1, 'default', s.status,
+           case when s.status = 'running' then md5('worker' || n % 4 + 1)::uuid end,
+           case when s.status = 'cancelled' and n % 400 = 95 then md5('worker' || n % 4 + 1)::uuid end,
+           case s.status when 'queued' then now() - n * interval '1 ms'
+                         when 'suspended' then now() + (n - 200) * interval '1 minute' end,
+           1, now(), case when s.status in ('completed', 'cancelled') then now() end,
+           case when s.status = 'suspended' then '[{\"lane\":\"\",\"seq\":1,\"kind\":\"sleep\"}]'::json end,
+           '{\"lead\": 42}'
+    from generate_series(1, 20000) n,
+         lateral (select case when n % 100 < 55 then 'suspended' when n % 100 < 90 then 'completed'
+                              when n % 100 < 98 then 'cancelled' when n % 100 < 99 then 'queued'
+                              when n % 200 < 100 then 'running' else 'blocked' end as status) s;
+
+    insert into durable.step (bucket, workflow_id, lane, seq, kind, name, output, started_at)
+    select n % 64, 'w-' || n, '', 0, 'step', 'research', '{\"found\": true}', now() from generate_series(1, 20000) n;
+
+    insert into durable.message (bucket, workflow_id, n, topic, key, value, sent_at, received_at)
+    select n % 64, 'w-' || n, 1, 'decision', 'k', null, now(), case when n % 50 > 0 then now() end
+    from generate_series(1, 20000) n;
+
+    analyze durable.workflow; analyze durable.step; analyze durable.message; analyze durable.worker;
+";
+
+/// The parameters of each statement, in order, as `parameter` knows them.
+const PARAMETERS: &[(&str, &str)] = &[
+    ("applied", ""),
+    ("apply", "integer text"),
+    ("cancel", "bucket id"),
+    ("claim", "owner queue names versions limit"),
+    ("hand_back", "owner"),
+    ("heartbeat", "owner ms"),
+    ("history", "buckets ids"),
+    ("inspect", "bucket id"),
+    ("mark_stands", "text"),
+    ("migrate_lock", "text"),
+    ("migrated", ""),
+    ("reap", "limit integer"),
+    ("receive", "owner bucket id lane integer text topic flag ms"),
+    ("record", "owner buckets ids lanes integers texts texts jsons jsons jsons jsons bigints"),
+    ("recorded", "bucket id lane integer owner"),
+    ("register", "owner ms text integer queue"),
+    ("release", "owner bucket id ms"),
+    ("resume", "bucket id"),
+    ("send", "bucket id topic text json"),
+    ("server", ""),
+    ("settle", "owner bucket id lanes integers texts texts jsons bigints text json json"),
+    ("start", "buckets ids names integers texts buckets bigints jsons flags owner"),
+    ("steps", "bucket id"),
+    ("stopped", "owner ids"),
+    ("stopping", "bucket id"),
+    (
+        "suspend",
+        "owner bucket id lanes integers texts texts jsons bigints flag bigint lanes integers texts texts jsons times \
+         bigints",
+    ),
+    ("transact", "owner text bucket id lane integer text json json json json ms"),
+    ("unknown", "queue names versions"),
+];
+
+/// A script of several statements, which cannot be prepared; every migration runs it.
+const SCRIPT: &str = "migrations";
 
 /// A statement of the library, as it stands in its file.
 pub(super) struct Statement {
@@ -21,4 +105,138 @@ pub(super) fn statements() -> Vec<Statement> {
         .collect();
     statements.sort_by(|a, b| a.name.cmp(&b.name));
     statements
+}
+
+/// The type and a plausible value of a parameter.
+fn parameter(kind: &str) -> (String, String) {
+    let many = |of: &dyn Fn(usize) -> String| format!("'{{{}}}'", (1..=BATCH).map(of).collect::<Vec<_>>().join(","));
+    let (sql_type, value) = match kind {
+        "owner" => ("uuid", "md5('worker1')::uuid".to_owned()),
+        "bucket" => ("smallint", "7".to_owned()),
+        "id" => ("text", "'w-7'".to_owned()),
+        "lane" => ("text", "''".to_owned()),
+        "queue" => ("text", "'default'".to_owned()),
+        "topic" => ("text", "'decision'".to_owned()),
+        "text" => ("text", "'running'".to_owned()),
+        "json" => ("text", "'{}'".to_owned()),
+        "integer" => ("integer", "1".to_owned()),
+        "bigint" | "ms" => ("bigint", "1000".to_owned()),
+        "limit" => ("bigint", "256".to_owned()),
+        "flag" => ("boolean", "true".to_owned()),
+        "names" => ("text[]", "'{name-1,name-2,name-3}'".to_owned()),
+        "versions" => ("integer[]", "'{1,1,1}'".to_owned()),
+        "buckets" => ("smallint[]", many(&|n| (n % 64).to_string())),
+        "ids" => ("text[]", many(&|n| format!("w-{n}"))),
+        "lanes" => ("text[]", many(&|_| "\"\"".to_owned())),
+        "texts" => ("text[]", many(&|_| "word".to_owned())),
+        "jsons" => ("text[]", many(&|_| "1".to_owned())),
+        "integers" => ("integer[]", many(&|n| n.to_string())),
+        "bigints" => ("bigint[]", many(&|_| "1000".to_owned())),
+        "flags" => ("boolean[]", many(&|_| "true".to_owned())),
+        "times" => ("timestamptz[]", many(&|_| "NULL".to_owned())),
+        other => panic!("no such parameter: {other}"),
+    };
+    (sql_type.to_owned(), value)
+}
+
+async fn run(connection: &mut PgConnection, sql: String) -> Result<()> {
+    let shown = sql.chars().take(200).collect::<String>();
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.with_context(|| shown)?;
+    Ok(())
+}
+
+/// What PostgreSQL would do for a prepared statement.
+async fn plan(connection: &mut PgConnection, name: &str, values: &str) -> Result<Value> {
+    let arguments = if values.is_empty() { String::new() } else { format!("({values})") };
+    let explain = format!("explain (format json) execute {name}{arguments}");
+    let row = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_one(connection).await?;
+    Ok(serde_json::from_str(&row.try_get_unchecked::<String, _>(0)?)?)
+}
+
+/// The nodes of a plan that read a hot table, or an index of one, from end to end.
+fn scans(plan: &Value, whole_indexes: &BTreeSet<String>, found: &mut Vec<String>) {
+    match plan {
+        Value::Array(plans) => plans.iter().for_each(|plan| scans(plan, whole_indexes, found)),
+        Value::Object(node) => {
+            let text = |key: &str| node.get(key).and_then(Value::as_str).unwrap_or_default();
+            let on_hot = HOT.contains(&text("Relation Name"));
+            let whole_index = whole_indexes.contains(text("Index Name")) && node.get("Index Cond").is_none();
+            if text("Node Type") == "Seq Scan" && on_hot || whole_index {
+                found.push(format!("{} on {}{}", text("Node Type"), text("Relation Name"), text("Index Name")));
+            }
+            node.values().for_each(|value| scans(value, whole_indexes, found));
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// The indexes that have an entry for every row. One with a condition is as small as what it is about.
+async fn whole_indexes(connection: &mut PgConnection) -> Result<BTreeSet<String>> {
+    let whole = "select c.relname::text from pg_index i join pg_class c on c.oid = i.indexrelid \
+                 join pg_class t on t.oid = i.indrelid \
+                 where t.relnamespace = 'durable'::regnamespace and t.relname::text = any ($1) \
+                   and (i.indpred is null or c.relname = 'message_key')";
+    let hot: Vec<String> = HOT.map(str::to_owned).into();
+    Ok(sqlx::query_scalar(whole).bind(hot).fetch_all(connection).await?.into_iter().collect())
+}
+
+#[tokio::test]
+async fn no_statement_scans_a_hot_table() -> Result<()> {
+    let db = Db::new().await;
+    let mut connection = PgConnection::connect(db.url()).await?;
+    run(&mut connection, SOME_AGE.to_owned()).await?;
+    // As the engine's connections are.
+    run(&mut connection, "set jit = off; set search_path = ''; set timezone = 'UTC'".to_owned()).await?;
+    let whole = whole_indexes(&mut connection).await?;
+    assert!(whole.contains("workflow_pkey") && !whole.contains("workflow_owner"), "{whole:?}");
+
+    let mut bad = Vec::new();
+    let mut planned = BTreeSet::new();
+    for Statement { name, text } in statements().into_iter().filter(|statement| statement.name != SCRIPT) {
+        let parameters = PARAMETERS.iter().find(|(of, _)| *of == name);
+        let (_, parameters) =
+            parameters.with_context(|| format!("{name}.sql: its parameters belong into this test"))?;
+        let (types, values): (Vec<_>, Vec<_>) = parameters.split_whitespace().map(parameter).unzip();
+        let types = if types.is_empty() { String::new() } else { format!("({})", types.join(", ")) };
+        run(&mut connection, format!("prepare {name}{types} as {text}")).await?;
+        for mode in ["force_custom_plan", "force_generic_plan"] {
+            run(&mut connection, format!("set plan_cache_mode = {mode}")).await?;
+            let plan = plan(&mut connection, &name, &values.join(", ")).await.with_context(|| name.clone())?;
+            let mut found = Vec::new();
+            scans(&plan, &whole, &mut found);
+            bad.extend(found.iter().map(|found| format!("{name}.sql, {mode}: {found}")));
+        }
+        planned.insert(name);
+    }
+    assert_eq!(planned, PARAMETERS.iter().map(|(name, _)| (*name).to_owned()).collect::<BTreeSet<_>>());
+    assert!(bad.is_empty(), "{}", bad.join("\n"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_sequential_scan_would_show() -> Result<()> {
+    let db = Db::new().await;
+    let mut connection = PgConnection::connect(db.url()).await?;
+    run(&mut connection, SOME_AGE.to_owned()).await?;
+    let whole = whole_indexes(&mut connection).await?;
+    for slow in [
+        "select id from durable.workflow where name = 'x'",
+        "select lane from durable.step order by bucket, workflow_id, lane, seq limit 1",
+    ] {
+        run(&mut connection, format!("prepare slow as {slow}")).await?;
+        let plan = plan(&mut connection, "slow", "").await?;
+        run(&mut connection, "deallocate slow".to_owned()).await?;
+        let mut found = Vec::new();
+        scans(&plan, &whole, &mut found);
+        assert_eq!(found.len(), 1, "{slow}: {plan}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_script_before_the_migrations_can_be_run_again() -> Result<()> {
+    let db = Db::new().await;
+    let mut connection = PgConnection::connect(db.url()).await?;
+    let script = statements().into_iter().find(|statement| statement.name == SCRIPT).context("the script")?;
+    run(&mut connection, script.text).await
 }

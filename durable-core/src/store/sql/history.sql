@@ -3,5 +3,10 @@
 select s.workflow_id, s.lane, s.seq, s.kind, s.name, s.output::text as output, s.failure::text as failure,
        s.recorded_at
 from unnest($1::smallint[], $2::text[]) as g (bucket, id)
-join durable.step s on s.bucket = g.bucket and s.workflow_id = g.id
+cross join lateral (
+    -- offset 0 keeps this a look by the key, also for a batch that is large beside the table
+    select * from durable.step s
+    where s.bucket = g.bucket and s.workflow_id = g.id
+    offset 0
+) s
 order by s.workflow_id, s.lane, s.seq

@@ -3,7 +3,8 @@
 -- later times it waits, longer each time.
 -- It looks at every owner that is not alive, not only at those fenced just now, so that a write that a
 -- dying worker committed after its fence is repaired by the next round.
--- Locks: the expired workers' rows, then the workflow rows in key order, skipping locked ones.
+-- Locks: the expired workers' rows, then the workflow rows, skipping locked ones: so it waits for none and needs
+-- no order, which would tempt the planner to read the whole table by its key.
 with fenced as (
     update durable.worker k
     set fenced_at = durable.now()
@@ -24,7 +25,6 @@ orphan as materialized (
       and not exists (select from durable.worker k
                       where k.id = w.owner and k.fenced_at is null
                         and not exists (select from fenced f where f.id = k.id))
-    order by w.bucket, w.id
     limit $1
     for no key update of w skip locked
 )
@@ -32,8 +32,9 @@ update durable.workflow w
 set status = case when o.recoveries > $2 then 'blocked' else 'queued' end,
     owner = null,
     recoveries = o.recoveries,
-    due_at = durable.now() + case when o.recoveries < 2 then interval '0'
-        else least(power(2, least(o.recoveries, 20) - 2), 60) * interval '1 second' end,
+    -- The first time it keeps its place in the queue, ahead of what came later.
+    due_at = case when o.recoveries < 2 then coalesce(w.due_at, durable.now())
+        else durable.now() + least(power(2, least(o.recoveries, 20) - 2), 60) * interval '1 second' end,
     failure = case when o.recoveries > $2 then json_build_object(
         'kind', 'poison', 'terminal', true,
         'messages', json_build_array(format('%s workers in a row were lost while they ran this workflow', o.recoveries)))
