@@ -15,5 +15,6 @@ mod steps;
 mod takeover;
 mod tidy;
 mod ui;
+mod values;
 mod waiting;
 mod waiting_states;
