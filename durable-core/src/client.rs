@@ -91,7 +91,9 @@ impl Durable {
         Start::new(&self.client, call)
     }
 
-    /// Start many workflows in one statement, each with its id. All of them start, or none.
+    /// Start many workflows in one statement, each with its id; at most 10,000. When one of them is refused,
+    /// none starts (except that an id which another transaction takes in the same moment is found too late for
+    /// that: the others have started then, unless this is part of a transaction of yours).
     ///
     /// ```no_run
     /// # use durable::{Ctx, Durable, workflow};

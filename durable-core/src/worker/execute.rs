@@ -80,15 +80,21 @@ impl Engine {
                     Ok(Suspended::Lost) => attempt.stop(Stop::Lost),
                     Err(error) => attempt.stop(Stop::Broken(error.to_string())),
                 },
-                Polled::Suspend(waits, seen) => match self.suspend(attempt, true, seen, &waits).await {
-                    Ok(Suspended::Written) => return None,
-                    Ok(Suspended::Woken(wakes)) => {
-                        attempt.saw(wakes);
-                        attempt.poke();
+                Polled::Suspend(waits, seen) => {
+                    attempt.set_leaving(true);
+                    match self.suspend(attempt, true, seen, &waits).await {
+                        Ok(Suspended::Written) => return None,
+                        // An earlier try may have been written after all, and the workflow claimed anew since.
+                        Ok(Suspended::Woken(_)) if !self.local.is_current(attempt) => attempt.stop(Stop::Lost),
+                        Ok(Suspended::Woken(wakes)) => {
+                            attempt.set_leaving(false);
+                            attempt.saw(wakes);
+                            attempt.poke();
+                        }
+                        Ok(Suspended::Lost) => attempt.stop(Stop::Lost),
+                        Err(error) => attempt.stop(Stop::Broken(error.to_string())),
                     }
-                    Ok(Suspended::Lost) => attempt.stop(Stop::Lost),
-                    Err(error) => attempt.stop(Stop::Broken(error.to_string())),
-                },
+                }
             }
         }
     }
@@ -133,6 +139,7 @@ impl Engine {
             Outcome::Dropped => tracing::debug!(id = %attempt.id, "workflow belongs to another worker by now"),
             Outcome::Released(problem) => {
                 tracing::error!(workflow = attempt.workflow, id = %attempt.id, problem, "workflow given back");
+                attempt.set_leaving(true);
                 self.release(&attempt.id, &problem).await;
             }
         }
@@ -167,6 +174,7 @@ impl Engine {
             Ok(Fence::Lost) => self.plan.wake.ended(&attempt.id),
             Err(error) => {
                 tracing::error!(workflow = attempt.workflow, id = %attempt.id, %error, "workflow given back");
+                attempt.set_leaving(true);
                 self.release(&attempt.id, &error.to_string()).await;
             }
         }
