@@ -2,10 +2,19 @@
 
 mod basics;
 mod budgets;
+mod cancelling;
 mod crash;
 mod faults;
+mod history;
+mod lanes;
+mod messages;
 mod plans;
+mod retries;
+mod starting;
+mod steps;
 mod takeover;
 mod tidy;
 mod ui;
+mod values;
 mod waiting;
+mod waiting_states;
