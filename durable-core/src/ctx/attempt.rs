@@ -122,6 +122,8 @@ pub(crate) enum Idle {
 pub(crate) struct Attempt {
     pub(crate) id: Id,
     pub(crate) workflow: String,
+    /// Which claim of the workflow this is.
+    pub(crate) claims: i32,
     pub(crate) created_at: DateTime<Utc>,
     pub(crate) hands: Arc<dyn Hands>,
     short_wait: Duration,
@@ -159,6 +161,7 @@ impl Attempt {
         Self {
             id: claimed.id.clone(),
             workflow: claimed.name.clone(),
+            claims: claimed.claims,
             created_at: claimed.created_at,
             hands,
             short_wait,

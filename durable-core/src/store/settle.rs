@@ -58,6 +58,7 @@ pub(crate) async fn suspend(
     sql: &Sql,
     owner: OwnerId,
     id: &Id,
+    claims: i32,
     kept: &[StepRow],
     suspend: bool,
     seen: i64,
@@ -76,6 +77,7 @@ pub(crate) async fn suspend(
         .bind(column(waits, |w| w.attempts.clone()))
         .bind(column(waits, |w| w.until))
         .bind(column(waits, |w| w.after_ms))
+        .bind(claims)
         .fetch_one(connection)
         .await?;
     Ok(match (row.try_get("written")?, row.try_get("wakes")?) {

@@ -113,7 +113,7 @@ impl Engine {
                 return Ok(Suspended::Lost);
             }
             match call!(self.writes, "suspend a workflow", connection => settle::suspend(
-                connection, &self.plan.sql, self.owner, &attempt.id, &kept, suspend, seen, waits))
+                connection, &self.plan.sql, self.owner, &attempt.id, attempt.claims, &kept, suspend, seen, waits))
             {
                 Err(error) if backoff.again(&error).await => {}
                 Ok(Suspended::Written) => {

@@ -209,6 +209,7 @@ impl Engine {
         let act = "receive a message";
         let attempt = &order.attempt;
         let mut backoff = Backoff::for_worker();
+        let mut unanswered = false;
         let received = loop {
             if self.lease.ended() {
                 return Ok(None);
@@ -217,16 +218,17 @@ impl Engine {
                 connection, &self.plan.sql, self.owner, &attempt.id, &order.position, order.topic,
                 order.topic, order.over, millis(order.took)))
             {
-                Err(error) if backoff.again(&error).await => {}
+                Err(error) if backoff.again(&error).await => unanswered = true,
                 answer => break answer?,
             }
         };
         let Some(received) = received else { return Ok(None) };
-        if received.taken {
-            // An earlier try was recorded although its reply was lost.
+        // An earlier try was recorded although its reply was lost; or may have been, and taken the only message.
+        if received.taken || (unanswered && received.outcome.is_none()) {
             return Ok(match self.recorded(&attempt.id, &order.position).await? {
-                (Fence::Held, Some(record)) => Some(Looked { wakes: received.wakes, record: Some(record) }),
-                (Fence::Held | Fence::Lost, _) => None,
+                (Fence::Held, None) if received.taken => None,
+                (Fence::Held, record) => Some(Looked { wakes: received.wakes, record }),
+                (Fence::Lost, _) => None,
             });
         }
         let record = received.outcome.map(|(output, recorded_at)| Record {
