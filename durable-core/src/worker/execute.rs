@@ -140,7 +140,7 @@ impl Engine {
             Outcome::Released(problem) => {
                 tracing::error!(workflow = attempt.workflow, id = %attempt.id, problem, "workflow given back");
                 attempt.set_leaving(true);
-                self.release(&attempt.id, &problem).await;
+                self.release(&attempt.id, attempt.claims, &problem).await;
             }
         }
     }
@@ -175,20 +175,20 @@ impl Engine {
             Err(error) => {
                 tracing::error!(workflow = attempt.workflow, id = %attempt.id, %error, "workflow given back");
                 attempt.set_leaving(true);
-                self.release(&attempt.id, &error.to_string()).await;
+                self.release(&attempt.id, attempt.claims, &error.to_string()).await;
             }
         }
     }
 
     /// Give a workflow back that this process cannot go on with; after too many times it is parked.
-    pub(super) async fn release(&self, id: &Id, problem: &str) {
+    pub(super) async fn release(&self, id: &Id, claims: i32, problem: &str) {
         let most = self.plan.settings.max_recoveries_i32();
         let failure = Failure::new(FailureKind::Poison, format!("could not go on, again and again: {problem}"));
         let failure = to_json(&failure);
         let mut backoff = Backoff::for_worker();
         while !self.lease.ended() {
             match call!(self.writes, "give a workflow back", connection =>
-                settle::release(connection, &self.plan.sql, self.owner, id, most, &failure))
+                settle::release(connection, &self.plan.sql, self.owner, id, claims, most, &failure))
             {
                 Err(error) if backoff.again(&error).await => {}
                 Err(error) => return tracing::error!(%id, %error, "workflow is stuck until this worker ends"),

@@ -126,7 +126,7 @@ async fn begin(engine: &Arc<Engine>, claimed: Vec<Claimed>, slots: Vec<OwnedSema
 async fn refuse(engine: &Arc<Engine>, claimed: &[Claimed], error: &Error) {
     tracing::error!(%error, count = claimed.len(), "histories cannot be read; the workflows are given back");
     for claimed in claimed {
-        engine.release(&claimed.id, &error.to_string()).await;
+        engine.release(&claimed.id, claimed.claims, &error.to_string()).await;
         engine.local.give_up(&claimed.id);
     }
 }
