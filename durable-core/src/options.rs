@@ -53,6 +53,11 @@ impl Settings {
         Ok(())
     }
 
+    /// As the statements take it.
+    pub(crate) fn max_recoveries_i32(&self) -> i32 {
+        i32::try_from(self.max_recoveries).unwrap_or(i32::MAX)
+    }
+
     /// How often the lease is renewed.
     pub(crate) fn heartbeat_every(&self) -> Duration {
         self.lease / 3

@@ -188,6 +188,7 @@ async fn attempt<R: Returned>(body: impl Future<Output = R> + Send) -> Attempted
 #[derive(Clone)]
 pub struct StepCtx {
     pub(crate) workflow_id: Arc<str>,
+    pub(crate) name: &'static str,
     pub(crate) key: Arc<str>,
     pub(crate) attempt: u32,
     pub(crate) state: Arc<States>,
@@ -195,7 +196,8 @@ pub struct StepCtx {
 
 impl StepCtx {
     /// A key for this step that is the same for every attempt, on every worker, and different from every
-    /// other step's: `workflow id / lane / seq`. Hand it to services that take an idempotency key.
+    /// other step's: the workflow's id and the position, `order-42/3`, or `order-42/3.1/0` in a branch. Hand it
+    /// to services that take an idempotency key.
     pub fn key(&self) -> &str {
         &self.key
     }
@@ -204,6 +206,11 @@ impl StepCtx {
     /// counted again by its successor.
     pub fn attempt(&self) -> u32 {
         self.attempt
+    }
+
+    /// The step's name in the history.
+    pub fn name(&self) -> &str {
+        self.name
     }
 
     /// The workflow's id.

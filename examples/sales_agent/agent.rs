@@ -87,19 +87,19 @@ async fn pursue(ctx: &Ctx, lead: &Lead) -> Result<Outcome> {
 
 #[step(retry(max_attempts = 6, first = "200ms", factor = 2.0, max = "1m"), timeout = "30s")]
 async fn research(step: &StepCtx, source: Source) -> Result<Finding> {
-    note(step, "research").await?;
+    note(step).await?;
     step.state::<Reader>().read(&source).await
 }
 
 #[step(retry(max_attempts = 6, first = "500ms", factor = 2.0, max = "1m"), timeout = "90s")]
 async fn write_mail(step: &StepCtx, lead: Lead, findings: Vec<Finding>) -> Result<Mail> {
-    note(step, "write_mail").await?;
+    note(step).await?;
     model::write_mail(step.state::<Model>(), &lead, &findings).await
 }
 
 #[step(retry(max_attempts = 8, first = "200ms", factor = 2.0, max = "5m"), timeout = "30s")]
 async fn send_mail(step: &StepCtx, lead: Lead, mail: Mail) -> Result<Receipt> {
-    note(step, "send_mail").await?;
+    note(step).await?;
     // The same key on every attempt, in whichever process: the mail service sends it once.
     step.state::<Mailer>().send(&lead, &mail, step.key()).await
 }
@@ -108,7 +108,7 @@ async fn send_mail(step: &StepCtx, lead: Lead, mail: Mail) -> Result<Receipt> {
 /// began with when the setting changes in a later deploy.
 #[step]
 async fn current_pace(step: &StepCtx) -> Result<Pace> {
-    note(step, "current_pace").await?;
+    note(step).await?;
     Ok(*step.state::<Pace>())
 }
 
@@ -116,30 +116,30 @@ async fn current_pace(step: &StepCtx) -> Result<Pace> {
 
 #[step(tx)]
 async fn load_lead(tx: &mut PgConnection, step: &StepCtx, lead: i64) -> Result<Lead> {
-    note(step, "load_lead").await?;
+    note(step).await?;
     leads::find(tx, lead).await
 }
 
 #[step(tx)]
 async fn save_draft(tx: &mut PgConnection, step: &StepCtx, lead: i64, draft: Mail) -> Result<i64> {
-    note(step, "save_draft").await?;
+    note(step).await?;
     leads::insert_draft(tx, lead, &draft).await
 }
 
 #[step(tx)]
 async fn record_mail(tx: &mut PgConnection, step: &StepCtx, lead: i64, mail: Mail, receipt: Receipt) -> Result<()> {
-    note(step, "record_mail").await?;
+    note(step).await?;
     leads::insert_mail(tx, lead, &mail, &receipt.message_id).await
 }
 
 #[step(tx)]
 async fn has_engaged(tx: &mut PgConnection, step: &StepCtx, lead: i64) -> Result<bool> {
-    note(step, "has_engaged").await?;
+    note(step).await?;
     leads::has_engaged(tx, lead).await
 }
 
 #[step(tx)]
 async fn record_outcome(tx: &mut PgConnection, step: &StepCtx, lead: i64, outcome: Option<Outcome>) -> Result<()> {
-    note(step, "record_outcome").await?;
+    note(step).await?;
     leads::set_outcome(tx, lead, outcome).await
 }

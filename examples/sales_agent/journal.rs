@@ -21,17 +21,17 @@ impl Journal {
     }
 }
 
-/// Writes down that the body of `name` begins, and commits that at once.
-pub(crate) async fn note(step: &StepCtx, name: &'static str) -> Result<()> {
+/// Writes down that the body of a step begins, and commits that at once.
+pub(crate) async fn note(step: &StepCtx) -> Result<()> {
     let journal = step.state::<Journal>();
     sqlx::query("insert into body_started (workflow_id, step, key, attempt, worker) values ($1, $2, $3, $4, $5)")
         .bind(step.workflow_id())
-        .bind(name)
+        .bind(step.name())
         .bind(step.key())
         .bind(i32::try_from(step.attempt())?)
         .bind(journal.worker)
         .execute(&journal.pool)
         .await
-        .with_context(|| format!("could not note the start of {name}"))?;
+        .with_context(|| format!("could not note the start of {}", step.name()))?;
     Ok(())
 }

@@ -101,14 +101,22 @@ fn bind_kept<'q>(query: PgQuery<'q>, owner: OwnerId, id: &'q Id, kept: &[StepRow
         .bind(kept.iter().map(|s| s.took_ms).collect::<Vec<_>>())
 }
 
-/// Give one workflow back, to be taken again in `delay_ms`.
+/// Give one workflow back, or park it with `failure` after too many times.
 pub(crate) async fn release(
     connection: &mut PgConnection,
     sql: &Sql,
     owner: OwnerId,
     id: &Id,
-    delay_ms: i64,
+    max_recoveries: i32,
+    failure: &str,
 ) -> Result<(), sqlx::Error> {
-    query(&sql.release).bind(owner.0).bind(id.bucket()).bind(id.as_str()).bind(delay_ms).execute(connection).await?;
+    query(&sql.release)
+        .bind(owner.0)
+        .bind(id.bucket())
+        .bind(id.as_str())
+        .bind(max_recoveries)
+        .bind(failure)
+        .execute(connection)
+        .await?;
     Ok(())
 }

@@ -104,6 +104,7 @@ impl<'d> StepDrive<'d> {
     async fn attempt(&mut self, attempt: u32) -> Result<Ended, Error> {
         let ctx = StepCtx {
             workflow_id: self.order.attempt.id.as_str().into(),
+            name: self.order.name,
             key: self.key.clone(),
             attempt,
             state: self.engine.plan.states.clone(),

@@ -12,9 +12,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::Engine;
 use crate::ctx::Ctx;
 use crate::ctx::attempt::{Attempt, Idle};
-use crate::decide::{End, Ended, Outcome, Returns, Stop, decide};
+use crate::decide::{End, Ended, Outcome, Returns, Stop, decide, to_json};
 use crate::error::Error;
-use crate::failure::panic_message;
+use crate::failure::{Failure, FailureKind, panic_message};
 use crate::history::History;
 use crate::id::Id;
 use crate::step::BoxFuture;
@@ -28,9 +28,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How long a cancellation waits for steps to give up.
 const STEPS_GIVE_UP_WITHIN: Duration = Duration::from_secs(2);
-
-/// How long a workflow rests after this process could not go on with it.
-const RELEASE_MS: i64 = 5_000;
 
 impl Engine {
     /// Run a workflow that this worker owns, on a task of its own.
@@ -141,7 +138,7 @@ impl Engine {
             Outcome::Dropped => tracing::debug!(id = %attempt.id, "workflow belongs to another worker by now"),
             Outcome::Released(problem) => {
                 tracing::error!(workflow = attempt.workflow, id = %attempt.id, problem, "workflow given back");
-                self.release(&attempt.id).await;
+                self.release(&attempt.id, &problem).await;
             }
         }
     }
@@ -175,16 +172,20 @@ impl Engine {
             Ok(Fence::Lost) => self.plan.wake.ended(&attempt.id),
             Err(error) => {
                 tracing::error!(workflow = attempt.workflow, id = %attempt.id, %error, "workflow given back");
-                self.release(&attempt.id).await;
+                self.release(&attempt.id, &error.to_string()).await;
             }
         }
     }
 
-    pub(super) async fn release(&self, id: &Id) {
+    /// Give a workflow back that this process cannot go on with; after too many times it is parked.
+    pub(super) async fn release(&self, id: &Id, problem: &str) {
+        let most = self.plan.settings.max_recoveries_i32();
+        let failure = Failure::new(FailureKind::Poison, format!("could not go on, again and again: {problem}"));
+        let failure = to_json(&failure);
         let mut backoff = Backoff::for_worker();
         while !self.lease.ended() {
             match call!(self.writes, "give a workflow back", connection =>
-                settle::release(connection, &self.plan.sql, self.owner, id, RELEASE_MS))
+                settle::release(connection, &self.plan.sql, self.owner, id, most, &failure))
             {
                 Err(error) if backoff.again(&error).await => {}
                 Err(error) => return tracing::error!(%id, %error, "workflow is stuck until this worker ends"),

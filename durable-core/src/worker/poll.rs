@@ -92,7 +92,7 @@ async fn begin(engine: &Arc<Engine>, claimed: Vec<Claimed>, slots: Vec<OwnedSema
 async fn refuse(engine: &Arc<Engine>, claimed: &[Claimed], error: &Error) {
     tracing::error!(%error, count = claimed.len(), "histories cannot be read; the workflows are given back");
     for claimed in claimed {
-        engine.release(&claimed.id).await;
+        engine.release(&claimed.id, &error.to_string()).await;
     }
 }
 
@@ -102,7 +102,7 @@ pub(super) async fn reap(engine: &Arc<Engine>) {
     loop {
         let pause = plan.settings.reap_every().mul_f64(0.8 + 0.2 * fastrand::f64());
         tokio::time::sleep(pause).await;
-        let max_recoveries = i32::try_from(plan.settings.max_recoveries).unwrap_or(i32::MAX);
+        let max_recoveries = plan.settings.max_recoveries_i32();
         let reaped = call!(engine.writes, "take over from dead workers", connection =>
             lease::reap(connection, &plan.sql, REAP_MAX, max_recoveries));
         match reaped {

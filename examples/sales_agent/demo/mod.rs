@@ -42,7 +42,7 @@ pub(crate) const PACE: Pace = Pace { follow_up_after: Duration::from_secs(4), fo
 
 const KILLS: usize = 6;
 
-/// Time that a worker gets at least, so that most kills have something to interrupt.
+/// Time that a worker gets at least: time enough to take over what the one before it left.
 const REPRIEVE: Duration = Duration::from_millis(2_500);
 
 /// A demonstration that takes longer than this has failed.
@@ -131,6 +131,7 @@ impl Stage {
         let mut progress = Progress::new(started, leads);
         let mut kills = Vec::new();
         let mut born = Instant::now();
+        let mut seen = 0;
         let mut child = Child::start(1, self.database.url(), self.internet.url()).await?;
         loop {
             child.check().await?;
@@ -139,7 +140,10 @@ impl Stage {
             }
             let now = progress::look(&self.pool).await?;
             progress.show(&now, child.number());
-            let ripe = |moment: &Moment| now.started >= moment.after_starts && born.elapsed() > REPRIEVE;
+            // Right after a step began, for a kill of an idle worker shows little.
+            let busy = now.started > seen && born.elapsed() > REPRIEVE;
+            seen = now.started;
+            let ripe = |moment: &Moment| busy && now.started >= moment.after_starts;
             if let Some(moment) = moments.next_if(ripe) {
                 sleep(moment.then).await;
                 kills.push(self.kill(&mut child, &progress).await?);
@@ -192,7 +196,7 @@ fn moments(seed: u64, leads: i64) -> Vec<Moment> {
     (0..KILLS as u64)
         .map(|kill| Moment {
             after_starts: (kill * stretch + dice.between(4, stretch)) as i64,
-            then: Duration::from_millis(dice.between(0, 400)),
+            then: Duration::from_millis(dice.between(0, 200)),
         })
         .collect()
 }

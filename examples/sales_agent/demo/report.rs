@@ -17,38 +17,39 @@ pub(super) fn print(facts: &Facts, took: Duration) {
     println!("\n{:<28} {:>12} {:>16} {:>16}", "killed", "steps cut off", "first again", "all again");
     facts.takeovers.iter().for_each(print_takeover);
 
-    let steps = &facts.steps;
-    let requests: u32 = facts.deliveries.iter().map(|delivery| delivery.requests).sum();
     println!();
-    line("leads, outcomes", &format!("{}: {}", facts.leads.len(), outcomes(&facts.leads)));
-    line(
-        "kills of the worker",
-        &format!("{}; {} times another one went on with a lead", facts.takeovers.len(), steps.arrivals),
-    );
-    line(
-        "bodies of steps begun",
-        &format!(
-            "{}, of which {} again after a kill and {} again after a failure",
-            steps.bodies, steps.after_kill, steps.after_failure
-        ),
-    );
-    line("steps recorded", &steps.recorded.to_string());
-    line(
-        "re-read instead of repeated",
-        &format!("{}, whenever another worker went on; repeated: {}", steps.reread, steps.repeated),
-    );
-    line("drafts written", &facts.leads.iter().map(|lead| lead.drafts).sum::<i64>().to_string());
-    line(
-        "mails delivered",
-        &format!("{} under {} keys, asked for {requests} times", facts.deliveries.len(), keys.len()),
-    );
-    line("the weather", &counts(&facts.weather));
+    print_totals(facts);
     line("wall time", &format!("{:.0} s", took.as_secs_f32()));
     println!();
 }
 
+fn print_totals(facts: &Facts) {
+    let Facts { leads, steps, takeovers, deliveries, weather } = facts;
+    let drafts: i64 = leads.iter().map(|lead| lead.drafts).sum();
+    let keys: BTreeSet<&str> = deliveries.iter().map(|delivery| delivery.key.as_str()).collect();
+    let requests: u32 = deliveries.iter().map(|delivery| delivery.requests).sum();
+    let (bodies, after_kill, after_failure) = (steps.bodies, steps.after_kill, steps.after_failure);
+    let (kills, arrivals) = (takeovers.len(), steps.arrivals);
+    let (mails, keys) = (deliveries.len(), keys.len());
+
+    line("leads", &format!("{}: {}", leads.len(), outcomes(leads)));
+    line("kills", &format!("{kills}; {arrivals} times another worker went on with a lead"));
+    line(
+        "re-read then",
+        &format!("{} complete steps; complete steps that were done again: {}", steps.reread, steps.repeated),
+    );
+    line("steps recorded", &steps.recorded.to_string());
+    line(
+        "steps begun",
+        &format!("{bodies}, of which {after_kill} again after a kill, {after_failure} again after a failure"),
+    );
+    line("drafts written", &drafts.to_string());
+    line("mails delivered", &format!("{mails} for {keys} keys, asked for {requests} times"));
+    line("the weather", &counts(weather));
+}
+
 fn line(name: &str, value: &str) {
-    println!("{name:<32} {value}");
+    println!("{name:<18} {value}");
 }
 
 fn print_lead(lead: &LeadFacts) {

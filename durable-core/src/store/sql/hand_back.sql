@@ -1,4 +1,5 @@
--- A worker that stops gives up its lease and everything it still owns, at once.
+-- A worker that stops gives up its lease and everything it still owns, at once. Each workflow keeps its place
+-- in the queue.
 -- Locks: the worker's row, then the workflow rows.
 with left_behind as (
     update durable.worker k set fenced_at = durable.now() where k.id = $1 and k.fenced_at is null
@@ -9,7 +10,7 @@ mine as materialized (
     for no key update
 )
 update durable.workflow w
-set status = 'queued', owner = null, due_at = durable.now()
+set status = 'queued', owner = null, due_at = coalesce(w.due_at, durable.now())
 from mine m
 where w.bucket = m.bucket and w.id = m.id and w.owner = $1
 returning w.id

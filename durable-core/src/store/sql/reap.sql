@@ -32,8 +32,9 @@ update durable.workflow w
 set status = case when o.recoveries > $2 then 'blocked' else 'queued' end,
     owner = null,
     recoveries = o.recoveries,
-    due_at = durable.now() + case when o.recoveries < 2 then interval '0'
-        else least(power(2, least(o.recoveries, 20) - 2), 60) * interval '1 second' end,
+    -- The first time it keeps its place in the queue, ahead of what came later.
+    due_at = case when o.recoveries < 2 then coalesce(w.due_at, durable.now())
+        else durable.now() + least(power(2, least(o.recoveries, 20) - 2), 60) * interval '1 second' end,
     failure = case when o.recoveries > $2 then json_build_object(
         'kind', 'poison', 'terminal', true,
         'messages', json_build_array(format('%s workers in a row were lost while they ran this workflow', o.recoveries)))

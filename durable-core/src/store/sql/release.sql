@@ -1,5 +1,10 @@
--- Give one workflow back after something went wrong here that is not its fault, for any worker to take in $4 ms.
+-- Give one workflow back after something went wrong here that it did not do: for any worker to take, later each
+-- time. After more than $4 times in a row it is parked as blocked, with $5 as its failure.
 -- Locks: the workflow row.
 update durable.workflow w
-set status = 'queued', owner = null, due_at = durable.now() + $4 * interval '1 millisecond'
+set status = case when w.recoveries >= $4 then 'blocked' else 'queued' end,
+    owner = null,
+    recoveries = w.recoveries + 1,
+    due_at = durable.now() + least(power(2, least(w.recoveries, 20)), 60) * interval '1 second',
+    failure = case when w.recoveries >= $4 then $5::json else w.failure end
 where w.bucket = $2 and w.id = $3 and w.owner = $1
