@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use durable::{Builder, Ctx, Durable, PgConnection, StepCtx, Topic, hours, step, workflow};
+use durable::{Builder, Ctx, Durable, Handle, PgConnection, StepCtx, Topic, hours, step, workflow};
 use durable_tests::db::Db;
 use durable_tests::gate::Gate;
 use durable_tests::wire::{Flight, Wire};
@@ -112,24 +112,17 @@ impl Lab {
         flight.statements.iter().map(name).collect::<Vec<_>>().join(" + ")
     }
 
-    async fn start_and_count(&self, durable: &Durable, id: &str, call: Workflow, until: &str) -> Vec<String> {
+    /// What a workflow costs from its start until it has this status.
+    async fn cost<T>(
+        &self,
+        start: impl IntoFuture<Output = Result<Handle<T>, durable::Error>>,
+        until: &str,
+    ) -> Result<Vec<String>> {
         self.wire.forget();
-        match call {
-            Workflow::TenSteps => drop(durable.start(ten_steps()).id(id).await),
-            Workflow::OneTransaction => drop(durable.start(one_transaction()).id(id).await),
-            Workflow::Ask => drop(durable.start(ask()).id(id).await),
-            Workflow::Nap => drop(durable.start(nap()).id(id).await),
-        }
-        self.db.until_status(id, until).await;
-        self.spent()
+        let handle = start.await?;
+        self.db.until_status(handle.id(), until).await;
+        Ok(self.spent())
     }
-}
-
-enum Workflow {
-    TenSteps,
-    OneTransaction,
-    Ask,
-    Nap,
 }
 
 fn first_words(text: &str) -> String {
@@ -144,9 +137,9 @@ fn count(names: &[String], name: &str) -> usize {
 async fn a_workflow_of_ten_steps_alone_takes_twelve_round_trips() -> Result<()> {
     let lab = Lab::new().await;
     let durable = lab.builder().register(ten_steps).start().await?;
-    lab.start_and_count(&durable, "warm-up", Workflow::TenSteps, "completed").await;
+    lab.cost(durable.start(ten_steps()).id("warm-up"), "completed").await?;
 
-    let spent = lab.start_and_count(&durable, "counted", Workflow::TenSteps, "completed").await;
+    let spent = lab.cost(durable.start(ten_steps()).id("counted"), "completed").await?;
 
     println!("{STEPS} steps: {} round trips: {spent:?}", spent.len());
     assert_eq!(count(&spent, "record"), STEPS);
@@ -161,9 +154,9 @@ async fn a_workflow_of_ten_steps_alone_takes_twelve_round_trips() -> Result<()> 
 async fn a_transactional_step_takes_three_round_trips_more_than_its_statements() -> Result<()> {
     let lab = Lab::new().await;
     let durable = lab.builder().register(one_transaction).start().await?;
-    lab.start_and_count(&durable, "warm-up", Workflow::OneTransaction, "completed").await;
+    lab.cost(durable.start(one_transaction()).id("warm-up"), "completed").await?;
 
-    let spent = lab.start_and_count(&durable, "counted", Workflow::OneTransaction, "completed").await;
+    let spent = lab.cost(durable.start(one_transaction()).id("counted"), "completed").await?;
 
     println!("{STATEMENTS} statements in a step: {spent:?}");
     let mut expected = vec!["start", "begin; set"];
@@ -223,11 +216,11 @@ async fn a_thousand_starts_are_one_statement() -> Result<()> {
 async fn waiting_and_sending_and_receiving_are_one_statement_each() -> Result<()> {
     let lab = Lab::new().await;
     let durable = lab.builder().register(ask).start().await?;
-    lab.start_and_count(&durable, "warm-up", Workflow::Ask, "suspended").await;
+    lab.cost(durable.start(ask()).id("warm-up"), "suspended").await?;
     durable.send("warm-up", NUDGE, 1).await?;
     lab.db.until_status("warm-up", "completed").await;
 
-    let waits = lab.start_and_count(&durable, "counted", Workflow::Ask, "suspended").await;
+    let waits = lab.cost(durable.start(ask()).id("counted"), "suspended").await?;
     lab.wire.forget();
     durable.send("counted", NUDGE, 1).await?;
     lab.db.until_status("counted", "completed").await;
@@ -245,7 +238,7 @@ async fn cancelling_what_waits_is_one_statement() -> Result<()> {
     let lab = Lab::new().await;
     let durable = lab.builder().register(nap).start().await?;
     for id in ["warm-up", "counted"] {
-        lab.start_and_count(&durable, id, Workflow::Nap, "suspended").await;
+        lab.cost(durable.start(nap()).id(id), "suspended").await?;
         lab.wire.forget();
         durable.cancel(id).await?;
     }
@@ -259,8 +252,8 @@ async fn a_long_sleep_costs_one_write_and_its_end_none() -> Result<()> {
     let lab = Lab::new().await;
     let clock = lab.db.clock().await;
     let first = lab.builder().register(nap).start().await?;
-    lab.start_and_count(&first, "warm-up", Workflow::Nap, "suspended").await;
-    let falls_asleep = lab.start_and_count(&first, "counted", Workflow::Nap, "suspended").await;
+    lab.cost(first.start(nap()).id("warm-up"), "suspended").await?;
+    let falls_asleep = lab.cost(first.start(nap()).id("counted"), "suspended").await?;
     first.shutdown(Duration::from_secs(10)).await;
     clock.advance(hours(2)).await?;
 
