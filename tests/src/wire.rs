@@ -23,10 +23,19 @@ pub struct Flight {
     pub fresh: bool,
     /// The texts of the statements that it executes; none when it only prepares one.
     pub statements: Vec<String>,
-    /// Whether it prepares a statement, which happens once per connection and statement.
-    pub prepares: bool,
+    /// Whether it prepares a statement, and whether that was needed.
+    pub prepares: Option<Prepares>,
     /// Whether its connection has said that its commits need not wait for the disk.
     pub asynchronous: bool,
+}
+
+/// What a connection has of a statement that it prepares.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Prepares {
+    /// Nothing yet: once per connection and statement, this is needed.
+    First,
+    /// The same statement, prepared before: a round trip for nothing.
+    Again,
 }
 
 /// The wire. Connections over it end when it is dropped.
@@ -202,7 +211,7 @@ impl Ear {
             heard.opened += 1;
             heard.opened
         };
-        let flight = Flight { fresh: true, statements: Vec::new(), prepares: false, asynchronous: false };
+        let flight = Flight { fresh: true, statements: Vec::new(), prepares: None, asynchronous: false };
         Self { log, number, prepared: HashMap::new(), portals: HashMap::new(), flight }
     }
 
@@ -211,9 +220,10 @@ impl Ear {
         let mut text = || texts.next().unwrap_or_default();
         match kind {
             b'P' => {
-                self.flight.prepares = true;
-                let name = text();
-                self.prepared.insert(name, text());
+                let (name, statement) = (text(), text());
+                let known = self.prepared.values().any(|known| *known == statement);
+                self.flight.prepares = Some(if known { Prepares::Again } else { Prepares::First });
+                self.prepared.insert(name, statement);
             }
             b'B' => {
                 let portal = text();
@@ -236,7 +246,7 @@ impl Ear {
     }
 
     fn take_off(&mut self) {
-        let next = Flight { statements: Vec::new(), prepares: false, ..self.flight };
+        let next = Flight { statements: Vec::new(), prepares: None, ..self.flight };
         let flight = std::mem::replace(&mut self.flight, next);
         let mut heard = self.log.heard();
         let fresh = self.number > heard.known;

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use durable::{Builder, Ctx, Durable, Handle, PgConnection, StepCtx, Topic, hours, step, workflow};
-use durable_tests::db::Db;
+use durable_tests::db::{Db, PATIENCE};
 use durable_tests::gate::Gate;
-use durable_tests::wire::{Flight, Wire};
+use durable_tests::wire::{Flight, Prepares, Wire};
 
 use super::plans::statements;
 
@@ -91,22 +91,38 @@ impl Lab {
         Durable::builder(self.wire.pool()).migrate(false).lease(quiet).poll_every(quiet)
     }
 
+    /// Start a worker, and let it look for work once, as it does when it begins.
+    async fn worker(&self, builder: Builder) -> Result<Durable> {
+        self.wire.forget();
+        let durable = builder.start().await?;
+        let began_at = Instant::now();
+        while count(&self.spent(), "claim") == 0 {
+            assert!(began_at.elapsed() < PATIENCE, "the worker never looked for work");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        Ok(durable)
+    }
+
     /// The round trips since the wire last forgot, each by the names of its statements; without the look for dead
-    /// workers and the heartbeat, which are the worker's and not the workflow's, and without what sets up a new
-    /// connection: one is opened when two of a kind are needed at a time.
+    /// workers and the heartbeat, which are the worker's and not the workflow's, and without what sets up a
+    /// connection and prepares it for a statement, once.
     fn spent(&self) -> Vec<String> {
         let flights = self.wire.flights();
         let named = flights.iter().map(|flight| (flight.fresh, self.name(flight)));
-        let counted = named.filter(|(fresh, name)| {
-            let sets_up = ["prepare", "server", "set search_path", "select"].contains(&name.as_str());
-            !(*fresh && sets_up) && name != "reap" && name != "heartbeat"
+        let counted = named.filter(|(fresh, name)| match name.as_str() {
+            "reap" | "heartbeat" | "prepare" => false,
+            "server" | "set search_path" | "select" => !fresh,
+            _ => true,
         });
         counted.map(|(_, name)| name).collect()
     }
 
     fn name(&self, flight: &Flight) -> String {
-        if flight.statements.is_empty() {
-            return "prepare".to_owned();
+        match (flight.statements.is_empty(), flight.prepares) {
+            (true, Some(Prepares::First)) => return "prepare".to_owned(),
+            (true, Some(Prepares::Again)) => return "prepare again".to_owned(),
+            (true, None) => return "nothing".to_owned(),
+            (false, _) => {}
         }
         let name = |text: &String| self.names.get(text).cloned().unwrap_or_else(|| first_words(text));
         flight.statements.iter().map(name).collect::<Vec<_>>().join(" + ")
@@ -136,7 +152,7 @@ fn count(names: &[String], name: &str) -> usize {
 #[tokio::test]
 async fn a_workflow_of_ten_steps_alone_takes_twelve_round_trips() -> Result<()> {
     let lab = Lab::new().await;
-    let durable = lab.builder().register(ten_steps).start().await?;
+    let durable = lab.worker(lab.builder().register(ten_steps)).await?;
     lab.cost(durable.start(ten_steps()).id("warm-up"), "completed").await?;
 
     let spent = lab.cost(durable.start(ten_steps()).id("counted"), "completed").await?;
@@ -153,7 +169,7 @@ async fn a_workflow_of_ten_steps_alone_takes_twelve_round_trips() -> Result<()> 
 #[tokio::test]
 async fn a_transactional_step_takes_three_round_trips_more_than_its_statements() -> Result<()> {
     let lab = Lab::new().await;
-    let durable = lab.builder().register(one_transaction).start().await?;
+    let durable = lab.worker(lab.builder().register(one_transaction)).await?;
     lab.cost(durable.start(one_transaction()).id("warm-up"), "completed").await?;
 
     let spent = lab.cost(durable.start(one_transaction()).id("counted"), "completed").await?;
@@ -215,7 +231,7 @@ async fn a_thousand_starts_are_one_statement() -> Result<()> {
 #[tokio::test]
 async fn waiting_and_sending_and_receiving_are_one_statement_each() -> Result<()> {
     let lab = Lab::new().await;
-    let durable = lab.builder().register(ask).start().await?;
+    let durable = lab.worker(lab.builder().register(ask)).await?;
     lab.cost(durable.start(ask()).id("warm-up"), "suspended").await?;
     durable.send("warm-up", NUDGE, 1).await?;
     lab.db.until_status("warm-up", "completed").await;
@@ -236,7 +252,7 @@ async fn waiting_and_sending_and_receiving_are_one_statement_each() -> Result<()
 #[tokio::test]
 async fn cancelling_what_waits_is_one_statement() -> Result<()> {
     let lab = Lab::new().await;
-    let durable = lab.builder().register(nap).start().await?;
+    let durable = lab.worker(lab.builder().register(nap)).await?;
     for id in ["warm-up", "counted"] {
         lab.cost(durable.start(nap()).id(id), "suspended").await?;
         lab.wire.forget();
@@ -251,7 +267,7 @@ async fn cancelling_what_waits_is_one_statement() -> Result<()> {
 async fn a_long_sleep_costs_one_write_and_its_end_none() -> Result<()> {
     let lab = Lab::new().await;
     let clock = lab.db.clock().await;
-    let first = lab.builder().register(nap).start().await?;
+    let first = lab.worker(lab.builder().register(nap)).await?;
     lab.cost(first.start(nap()).id("warm-up"), "suspended").await?;
     let falls_asleep = lab.cost(first.start(nap()).id("counted"), "suspended").await?;
     first.shutdown(Duration::from_secs(10)).await;
