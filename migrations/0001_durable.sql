@@ -47,6 +47,8 @@ create table durable.workflow (
 
 create index workflow_ready    on durable.workflow (queue, priority, due_at) where status = 'queued';
 create index workflow_due      on durable.workflow (queue, due_at)           where status = 'suspended';
+-- The few that lost workers in a row; claimed one at a time.
+create index workflow_suspect  on durable.workflow (queue, status, due_at)   where recoveries >= 2 and status in ('queued', 'running');
 create index workflow_owner    on durable.workflow (owner)                   where owner is not null;
 create index workflow_stopping on durable.workflow (stopping)                where stopping is not null;
 

@@ -14,6 +14,9 @@ use serde_json::Value;
 const MESSAGES_MAX: usize = 32;
 const MESSAGE_BYTES_MAX: usize = 8 * 1024;
 
+/// Bytes of the data that an error may carry.
+const DATA_BYTES_MAX: usize = 64 * 1024;
+
 /// How a step or a workflow failed, as it is recorded.
 ///
 /// This is what `ctx.run(..)` gives to a body when a step has failed for good, and what
@@ -76,21 +79,28 @@ impl Failure {
                 failure.terminal |= own.terminal;
                 failure.data = failure.data.take().or_else(|| own.data.clone());
             }
+            if let Some(inner) = cause.downcast_ref::<Failure>() {
+                failure.absorb(inner);
+                continue;
+            }
             let mut message = cause.to_string();
             cut(&mut message);
-            // An error and its source often print the same text; people want to read it once.
-            if failure.messages.last() != Some(&message) {
+            // Many errors print their source as their own tail; people want to read it once.
+            if !failure.messages.last().is_some_and(|last| last.ends_with(&message)) {
                 failure.messages.push(message);
-            }
-            if let Some(inner) = cause.downcast_ref::<Failure>() {
-                failure.kind = inner.kind;
-                failure.terminal |= inner.terminal;
-                failure.step.clone_from(&inner.step);
-                failure.attempts = inner.attempts;
-                failure.data = failure.data.take().or_else(|| inner.data.clone());
             }
         }
         failure
+    }
+
+    /// Take over what a failed step was recorded with, below the messages that wrap it.
+    fn absorb(&mut self, inner: &Failure) {
+        self.messages.extend(inner.messages.iter().cloned());
+        self.kind = inner.kind;
+        self.terminal |= inner.terminal;
+        self.step.clone_from(&inner.step);
+        self.attempts = inner.attempts;
+        self.data = self.data.take().or_else(|| inner.data.clone());
     }
 
     pub(crate) fn terminal(mut self) -> Self {
@@ -192,10 +202,10 @@ pub fn retry_after(error: impl Into<anyhow::Error>, after: Duration) -> StepErro
 }
 
 impl StepError {
-    /// Attach data that whoever handles the failure can read back ([`Failure::data`]). What does not encode
-    /// as JSON is left out.
+    /// Attach data that whoever handles the failure can read back ([`Failure::data`]). What does not survive
+    /// being stored as JSON, or is larger than 64 KiB, is left out.
     pub fn with_data(mut self, data: &impl Serialize) -> Self {
-        self.data = serde_json::to_value(data).ok();
+        self.data = storable(data);
         self
     }
 
@@ -247,6 +257,13 @@ where
     fn into_result(self) -> Result<T, anyhow::Error> {
         self.map_err(Into::into)
     }
+}
+
+/// A value that can be read again also where it will stand: a few levels down in a list of attempts.
+fn storable(data: &impl Serialize) -> Option<Value> {
+    let text = serde_json::to_string(data).ok().filter(|text| text.len() <= DATA_BYTES_MAX)?;
+    serde_json::from_str::<Value>(&format!("[[[[[[[[{text}]]]]]]]]")).ok()?;
+    serde_json::from_str(&text).ok()
 }
 
 /// The text of a panic.
@@ -302,6 +319,7 @@ mod tests {
         let step = Failure::new(FailureKind::Timeout, "took longer than 30s").of_step("research", 3);
         let failure = Failure::from_error(&anyhow::Error::from(step).context("no dossier"));
         assert_eq!(failure.step(), Some("research"));
+        assert_eq!(failure.to_string(), r#"step "research" failed after 3 attempts: no dossier: took longer than 30s"#);
         assert_eq!(failure.kind(), FailureKind::Timeout);
         let text = serde_json::to_string(&failure).unwrap();
         assert_eq!(serde_json::from_str::<Failure>(&text).unwrap(), failure);

@@ -143,10 +143,8 @@ pub(crate) struct StoredWait {
     pub(crate) lane: String,
     pub(crate) seq: i32,
     pub(crate) kind: WaitKind,
-    #[serde(default)]
     pub(crate) until: Option<DateTime<Utc>>,
-    #[serde(default)]
-    pub(crate) attempts: Vec<FailedAttempt>,
+    pub(crate) attempts: Option<Vec<FailedAttempt>>,
 }
 
 /// The things that a suspended body can wait for.

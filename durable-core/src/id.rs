@@ -101,9 +101,10 @@ impl Position {
     }
 }
 
+// Without a slash, so that in a step's key the last slash ends the workflow's id, which may hold slashes itself.
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.lane.is_empty() { write!(f, "{}", self.seq) } else { write!(f, "{}/{}", self.lane, self.seq) }
+        if self.lane.is_empty() { write!(f, "{}", self.seq) } else { write!(f, "{}.{}", self.lane, self.seq) }
     }
 }
 
@@ -180,6 +181,6 @@ mod tests {
         let at = |lane: &str, seq| Position { lane: lane.into(), seq };
         assert_eq!(at("", 3).lane_below(), "3");
         assert_eq!(at("3", 1).lane_below(), "3.1");
-        assert_eq!(at("3", 1).to_string(), "3/1");
+        assert_eq!(at("3", 1).to_string(), "3.1");
     }
 }

@@ -234,31 +234,34 @@ async fn start_all<T>(
         Some(tx) => started_in(tx, client, &given, &act).await?,
         None => started(client, &given, owner, &act).await?,
     };
-    let mut handles = Vec::with_capacity(given.len());
+    let answers: Vec<Started> = answers
+        .into_iter()
+        .map(|answer| answer.ok_or_else(|| Error::new(ErrorKind::Unavailable, format!("could not {act}: try again"))))
+        .collect::<Result<_, _>>()?;
+    // What was born here is run before anything can fail: nobody else would.
     let mut to_be_claimed = false;
-    for (n, (given, answer)) in given.into_iter().zip(answers).enumerate() {
-        let answer = answer.ok_or_else(|| Error::new(ErrorKind::Unavailable, format!("could not {act}: try again")))?;
-        let place = reserved.get_mut(n).and_then(Option::take);
-        // Only this call can have had the row written under this owner: the place was reserved for it.
-        let ours = place.is_some() && answer.owner.is_some() && answer.owner == owner;
-        if !answer.created && !ours {
-            check_existing(&given, &answer, options.if_exists)?;
-        }
-        let mut handle = Handle::new(client.clone(), given.id.clone());
-        handle.existed = !answer.created && !ours;
-        handle.input_differs = !answer.same_input;
-        handles.push(handle);
-        match place.filter(|_| ours) {
-            Some(place) => place.run(born(given, &answer)),
+    for (n, (given, answer)) in given.iter().zip(&answers).enumerate() {
+        match reserved.get_mut(n).and_then(Option::take).filter(|_| answer.born_here) {
+            Some(place) => place.run(born(given, answer)),
             None => to_be_claimed = true,
         }
     }
     if in_tx {
-        client.wake.soon()
+        client.wake.soon();
     } else if to_be_claimed {
-        client.wake.now()
+        client.wake.now();
     }
-    Ok(handles)
+    let handle = |(given, answer): (NewWorkflow, Started)| {
+        let existed = !answer.created && !answer.born_here;
+        if existed {
+            check_existing(&given, &answer, options.if_exists)?;
+        }
+        let mut handle = Handle::new(client.clone(), given.id);
+        handle.existed = existed;
+        handle.input_differs = !answer.same_input;
+        Ok(handle)
+    };
+    given.into_iter().zip(answers).map(handle).collect()
 }
 
 /// Reserve places in this process's worker for as many as there is room for.
@@ -349,12 +352,12 @@ fn check_existing(given: &NewWorkflow, found: &Started, policy: IfExists) -> Res
 }
 
 /// A workflow that was born running here, as if it had been claimed.
-fn born(given: NewWorkflow, started: &Started) -> Claimed {
+fn born(given: &NewWorkflow, started: &Started) -> Claimed {
     Claimed {
-        id: given.id,
+        id: given.id.clone(),
         name: given.name.to_owned(),
         version: given.version,
-        input: given.input,
+        input: given.input.clone(),
         waits: Vec::new(),
         wakes: 0,
         claims: 1,

@@ -94,6 +94,11 @@ impl AttemptFailure {
         Self { failure, after: None, code: None }
     }
 
+    /// What the server answered to COMMIT.
+    pub(crate) fn of_commit(error: sqlx::Error) -> Self {
+        Self::from_error(&anyhow::Error::from(error))
+    }
+
     fn from_error(error: &anyhow::Error) -> Self {
         let code = error
             .chain()
@@ -196,7 +201,7 @@ pub struct StepCtx {
 
 impl StepCtx {
     /// A key for this step that is the same for every attempt, on every worker, and different from every
-    /// other step's: the workflow's id and the position, `order-42/3`, or `order-42/3.1/0` in a branch. Hand it
+    /// other step's: the workflow's id and the position, `order-42/3`, or `order-42/3.0` in a branch. Hand it
     /// to services that take an idempotency key.
     pub fn key(&self) -> &str {
         &self.key

@@ -1,11 +1,17 @@
 //! What the tests share: a database each, workflows whose effects are counted, and ways to wait for facts.
 //!
 //! `db` makes databases and workers, `effects` counts what step bodies did in append-only tables without
-//! unique constraints, `gate` holds a body where a test wants it, `wire` counts what connections say. The tests
-//! themselves are in `tests/it`,
-//! the process that they kill is `bin/victim`.
+//! unique constraints, `gate` holds a body where a test wants it, `kit` has steps that are watched and held,
+//! `island` is a worker that can be taken away, `wire` counts what connections say. For the tests of crashes,
+//! `journey` has the workflows, `victim` the processes, `checker` what must be true afterwards. The tests
+//! themselves are in `tests/it`, the processes that they kill in `bin`.
 
+pub mod checker;
 pub mod db;
 pub mod effects;
 pub mod gate;
+pub mod island;
+pub mod journey;
+pub mod kit;
+pub mod victim;
 pub mod wire;

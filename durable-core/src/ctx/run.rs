@@ -120,7 +120,7 @@ impl<T> StepRun<'_, T> {
         match self.attempt.stored_wait(&self.position).filter(|wait| wait.kind == WaitKind::Retry) {
             Some(stored) => {
                 let deadline = stored.until.map_or_else(far_future, |until| self.attempt.instant_of(until));
-                self.wait_until(deadline, stored.attempts);
+                self.wait_until(deadline, stored.attempts.unwrap_or_default());
             }
             None => self.order(Vec::new()),
         }

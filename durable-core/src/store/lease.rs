@@ -61,6 +61,33 @@ pub(crate) async fn hand_back(connection: &mut PgConnection, sql: &Sql, owner: O
     Ok(query(&sql.hand_back).bind(owner.0).fetch_all(connection).await?.len())
 }
 
+/// What the database says `owner` owns, with the numbers of the claims.
+pub(crate) async fn owned(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    owner: OwnerId,
+) -> Result<Vec<(Id, i32)>, sqlx::Error> {
+    let rows = query(&sql.owned).bind(owner.0).fetch_all(connection).await?;
+    rows.iter().map(|row| Ok((Id::trusted(row.try_get("id")?), row.try_get("claims")?))).collect()
+}
+
+/// Give back what `owner` owns without knowing it.
+pub(crate) async fn let_go(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    owner: OwnerId,
+    stranded: &[(Id, i32)],
+) -> Result<(), sqlx::Error> {
+    query(&sql.let_go)
+        .bind(owner.0)
+        .bind(stranded.iter().map(|(id, _)| id.bucket()).collect::<Vec<_>>())
+        .bind(stranded.iter().map(|(id, _)| id.as_str().to_owned()).collect::<Vec<_>>())
+        .bind(stranded.iter().map(|(_, claims)| *claims).collect::<Vec<_>>())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 /// Names and versions of queued workflows that a registry lacks, with how many were seen.
 pub(crate) async fn unknown(
     connection: &mut PgConnection,

@@ -2,7 +2,6 @@
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, Row};
-use uuid::Uuid;
 
 use super::query;
 use super::sql::Sql;
@@ -27,7 +26,8 @@ pub(crate) struct Started {
     /// Its place among the given ones.
     pub(crate) n: usize,
     pub(crate) created: bool,
-    pub(crate) owner: Option<OwnerId>,
+    /// It was born running under the given owner.
+    pub(crate) born_here: bool,
     pub(crate) created_at: DateTime<Utc>,
     pub(crate) name: String,
     pub(crate) version: i32,
@@ -61,7 +61,7 @@ pub(crate) async fn start(
             Ok(Started {
                 n: usize::try_from(row.try_get::<i64, _>("n")? - 1).unwrap_or_default(),
                 created: row.try_get("created")?,
-                owner: row.try_get::<Option<Uuid>, _>("owner")?.map(OwnerId),
+                born_here: row.try_get("born_here")?,
                 created_at: row.try_get("created_at")?,
                 name: row.try_get("name")?,
                 version: row.try_get("version")?,

@@ -34,19 +34,14 @@ impl Engine {
     pub(super) fn adopt(self: Arc<Self>, claimed: Claimed, history: History, slot: OwnedSemaphorePermit) {
         let engine = self;
         let attempt = Arc::new(Attempt::new(&claimed, history, engine.clone(), engine.plan.settings.short_wait));
-        engine.running().insert(attempt.id.clone(), attempt.clone());
+        if !engine.local.run(&attempt) {
+            return;
+        }
         tokio::spawn(async move {
             engine.execute(&attempt, &claimed).await;
-            engine.forget(&attempt);
+            engine.local.forget(&attempt);
             drop(slot);
         });
-    }
-
-    fn forget(&self, attempt: &Arc<Attempt>) {
-        let mut running = self.running();
-        if running.get(&attempt.id).is_some_and(|there| Arc::ptr_eq(there, attempt)) {
-            running.remove(&attempt.id);
-        }
     }
 
     async fn execute(&self, attempt: &Arc<Attempt>, claimed: &Claimed) {
@@ -132,7 +127,7 @@ impl Engine {
                 // begun long ago, and need not be waited for.
                 drop(tokio::time::timeout(STEPS_GIVE_UP_WITHIN, attempt.orders_closed()).await);
                 // Forgotten first: whoever is told must find that nothing of it is left here.
-                self.forget(attempt);
+                self.local.forget(attempt);
                 self.acknowledge(attempt.id.clone());
             }
             Outcome::Dropped => tracing::debug!(id = %attempt.id, "workflow belongs to another worker by now"),

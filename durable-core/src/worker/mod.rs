@@ -8,18 +8,17 @@ pub(crate) mod committer;
 mod drive;
 mod execute;
 mod lease;
+mod local;
 mod poll;
 mod transaction;
 
-use std::collections::HashMap;
-use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use sqlx::PgPool;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::ctx::attempt::{Attempt, Hands, Looked, ReceiveOrder, StepOrder};
+use crate::ctx::attempt::{Hands, Looked, ReceiveOrder, StepOrder};
 use crate::decide::Stop;
 use crate::error::Error;
 use crate::history::{Kind, Record};
@@ -35,6 +34,7 @@ use crate::wake::Wake;
 use crate::workflow::Registry;
 use committer::Committer;
 use lease::Lease;
+use local::Local;
 
 /// Connections for suspensions, ends and receives. Steps have the committer's, claims have their own.
 const WRITE_LINKS: usize = 4;
@@ -63,9 +63,7 @@ pub(crate) struct Engine {
     transactions: Links,
     committer: Committer,
     lease: Lease,
-    running: Mutex<HashMap<Id, Arc<Attempt>>>,
-    /// Ids that somebody in this process is starting here right now.
-    starting: Mutex<HashSet<Id>>,
+    local: Local,
     own: Weak<Engine>,
 }
 
@@ -87,8 +85,7 @@ impl Engine {
             transactions: links(Commits::AsTheApplication, TRANSACTION_LINKS),
             committer: Committer::new(&committer_links, owner, &lease),
             lease,
-            running: Mutex::default(),
-            starting: Mutex::default(),
+            local: Local::default(),
             own: own.clone(),
         }))
     }
@@ -105,10 +102,6 @@ impl Engine {
         self.own.upgrade()
     }
 
-    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<Id, Arc<Attempt>>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Whether effects may begin: the lease holds by this process's own clock.
     pub(crate) fn holds_lease(&self) -> bool {
         self.lease.holds()
@@ -121,26 +114,21 @@ impl Engine {
             return None;
         }
         let slot = self.plan.slots.clone().try_acquire_owned().ok()?;
-        if self.running().contains_key(id) {
-            return None;
-        }
-        let fresh = self.starting.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
-        fresh.then(|| Reserved { engine: self, id: id.clone(), slot: Some(slot) })
+        self.local.reserve(id).then(|| Reserved { engine: self, id: id.clone(), slot: Some(slot) })
     }
 
     /// A workflow of this process was sent a message: look at once, without waiting for a poll.
     pub(crate) fn poke(&self, id: &Id) {
-        if let Some(attempt) = self.running().get(id) {
+        if let Some(attempt) = self.local.running(id) {
             attempt.poke();
         }
     }
 
     /// Stop a cancelled workflow, if it runs here; its end says so to whoever cancelled it.
     pub(crate) fn stop_cancelled(&self, id: &Id) {
-        let running = self.running().get(id).cloned();
-        match running {
+        match self.local.cancel(id) {
             Some(attempt) => attempt.stop(Stop::Cancelled),
-            // It ended here before it heard.
+            // It ended here before it heard, or it will not begin.
             None => self.acknowledge(id.clone()),
         }
     }
@@ -164,7 +152,7 @@ impl Engine {
 
     /// Drop everything in memory: this incarnation is over.
     fn abandon(&self) {
-        for attempt in self.running().values() {
+        for attempt in self.local.all() {
             attempt.stop(Stop::Lost);
         }
     }
@@ -188,7 +176,7 @@ impl Reserved<'_> {
 
 impl Drop for Reserved<'_> {
     fn drop(&mut self) {
-        self.engine.starting.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+        self.engine.local.unreserve(&self.id);
     }
 }
 

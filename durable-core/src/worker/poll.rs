@@ -1,6 +1,7 @@
 //! The loops of a worker: claim what is due, take over from workers that died, stop what was cancelled.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -23,9 +24,16 @@ const REAP_MAX: i64 = 1_000;
 /// Claim and run due workflows, for ever. Ends only with its incarnation.
 pub(super) async fn poll(engine: &Arc<Engine>) {
     let plan = &engine.plan;
+    let sweep_every = plan.settings.lease / 2;
+    let mut swept_at = Instant::now();
     loop {
+        if swept_at.elapsed() >= sweep_every {
+            sweep(engine).await;
+            swept_at = Instant::now();
+        }
         // A worker without room asks for nothing.
-        let first = plan.slots.clone().acquire_owned().await.expect("the slots are never closed");
+        let room = tokio::time::timeout(sweep_every, plan.slots.clone().acquire_owned()).await;
+        let Ok(first) = room.map(|slot| slot.expect("the slots are never closed")) else { continue };
         if !engine.lease.may_begin().await {
             return engine.lease.lost().await;
         }
@@ -55,12 +63,34 @@ async fn claim(engine: &Arc<Engine>, first: OwnedSemaphorePermit) -> Result<bool
     let claimed = call!(engine.claims, "claim workflows", connection => store::claim(
         connection, &plan.sql, engine.owner, &plan.settings.queue, &bodies, i64::try_from(limit).unwrap_or(1)))?;
     let full = claimed.len() == limit;
+    engine.local.claimed(claimed.iter().map(|c| &c.id));
     let engine = engine.clone();
     if !claimed.is_empty() {
         // On a task of its own, so that long histories do not hold up the next claim.
         tokio::spawn(async move { begin(&engine, claimed, slots).await });
     }
     Ok(full)
+}
+
+/// Find workflows that this worker owns without knowing it, because the reply to a claim or a start was lost, and
+/// give them back. It is part of the claiming loop, so that no claim is under way meanwhile.
+async fn sweep(engine: &Arc<Engine>) {
+    let plan = &engine.plan;
+    let owned = call!(engine.claims, "look at what this worker owns", connection =>
+        lease::owned(connection, &plan.sql, engine.owner));
+    let stranded = match owned {
+        Ok(owned) => engine.local.stranded(owned),
+        Err(error) => return tracing::warn!(%error, "worker could not look at what it owns"),
+    };
+    if stranded.is_empty() {
+        return;
+    }
+    tracing::warn!(count = stranded.len(), "workflows whose claim or start was not answered are given back");
+    let let_go = call!(engine.claims, "give workflows back", connection =>
+        lease::let_go(connection, &plan.sql, engine.owner, &stranded));
+    if let Err(error) = let_go {
+        tracing::warn!(%error, "worker could not give workflows back");
+    }
 }
 
 /// Load the histories of those that ran before, in one statement, and run them all.
@@ -93,6 +123,7 @@ async fn refuse(engine: &Arc<Engine>, claimed: &[Claimed], error: &Error) {
     tracing::error!(%error, count = claimed.len(), "histories cannot be read; the workflows are given back");
     for claimed in claimed {
         engine.release(&claimed.id, &error.to_string()).await;
+        engine.local.give_up(&claimed.id);
     }
 }
 

@@ -40,6 +40,8 @@ enum Once {
     /// The position is taken, or the workflow has another owner; nothing of this transaction stands.
     Refused,
     Failed(AttemptFailure),
+    /// The server answered COMMIT with an error that rolled everything back, like a deferred constraint's.
+    Rejected(AttemptFailure),
     /// The connection broke before COMMIT was sent: nothing of it stands.
     Broken(Error),
     /// The connection broke after COMMIT was sent.
@@ -59,7 +61,7 @@ pub(super) async fn attempt(drive: &mut StepDrive<'_>, body: &Arc<Body>, ctx: St
             Once::Recorded(record) => return Ok(Tried::Recorded(record)),
             Once::Refused => return found(drive).await,
             Once::Smuggled => return Ok(Tried::Failed(smuggled())),
-            Once::Failed(failed) => {
+            Once::Failed(failed) | Once::Rejected(failed) => {
                 // Another owner of this position may have committed first; what failed here may be the
                 // proof of it, like a unique key of the application's.
                 if let (Fence::Held, Some(record)) =
@@ -103,7 +105,7 @@ async fn once(drive: &mut StepDrive<'_>, body: &Arc<Body>, ctx: StepCtx) -> Resu
         // Only an answered COMMIT or ROLLBACK proves the connection healthy; otherwise it is closed, which
         // ends whatever is left of the transaction.
         Once::Recorded(_) | Once::Failed(_) => link.give_back(),
-        Once::Refused | Once::Broken(_) | Once::Unknown(..) | Once::Smuggled => {}
+        Once::Rejected(_) | Once::Refused | Once::Broken(_) | Once::Unknown(..) | Once::Smuggled => {}
     }
     Ok(once)
 }
@@ -158,6 +160,7 @@ async fn in_transaction(
             outcome: Ok(output),
             recorded_at,
         }),
+        Ok(Err(error)) if was_rolled_back(&error) => Once::Rejected(AttemptFailure::of_commit(error)),
         Ok(Err(_)) | Err(_) => Once::Unknown(Box::new(row)),
     }
 }
@@ -239,6 +242,13 @@ async fn rewrite(
         Ok(answer) => answer.map_err(|error| Error::database(ACT, &error)),
         Err(_) => Err(Error::no_answer(ACT, Duration::from_secs(0))),
     }
+}
+
+/// Whether an answer to COMMIT means that nothing of the transaction stands: a constraint that was checked late
+/// (class 23), or a conflict (class 40, but for 40003, which says that the server does not know).
+fn was_rolled_back(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|e| e.code());
+    code.is_some_and(|code| code.starts_with("23") || (code.starts_with("40") && code != "40003"))
 }
 
 async fn found(drive: &StepDrive<'_>) -> Result<Tried, Error> {

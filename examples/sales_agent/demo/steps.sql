@@ -6,7 +6,7 @@
 with begun as (
     select *, lag(worker) over (partition by key order by id) as previous_worker from body_started
 ), history as (
-    select workflow_id, concat_ws('/', workflow_id, nullif(lane, ''), seq) as key, recorded_at
+    select workflow_id, concat(workflow_id, '/', concat_ws('.', nullif(lane, ''), seq)) as key, recorded_at
     from {library}.step where kind in ('step', 'transaction')
 ), arrival as (
     select workflow_id, worker, min(started_at) as arrived_at from body_started group by workflow_id, worker

@@ -2,7 +2,17 @@
 
 mod basics;
 mod budgets;
+mod cancelling;
+mod crash;
+mod faults;
+mod history;
+mod lanes;
+mod messages;
 mod plans;
+mod starting;
+mod steps;
+mod takeover;
 mod tidy;
 mod ui;
 mod waiting;
+mod waiting_states;

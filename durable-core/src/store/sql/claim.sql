@@ -1,5 +1,8 @@
 -- Take up to $5 workflows that are due and whose body this worker has: those whose wait has ended, then
 -- queued ones by priority and age. Only for a worker that holds its lease.
+-- A workflow that lost two workers in a row without recording a step is a suspect. A worker has one suspect at
+-- a time that has not recorded a step since, so that a death is the fault of at most one of them, and a poison
+-- workflow does not take others with it.
 -- Locks: the picked rows, skipping what another worker is taking. Safe to lose: it commits asynchronously.
 with known as (
     select * from unnest($3::text[], $4::integer[]) as k (name, version)
@@ -16,14 +19,31 @@ due as materialized (
 ready as materialized (
     select w.bucket, w.id
     from durable.workflow w
-    where w.status = 'queued' and w.queue = $2 and w.due_at <= durable.now()
+    where w.status = 'queued' and w.queue = $2 and w.due_at <= durable.now() and w.recoveries < 2
       and (w.name, w.version) in (select k.name, k.version from known k)
     order by w.priority, w.due_at
     limit $5
     for no key update of w skip locked
 ),
+suspect as materialized (
+    select w.bucket, w.id
+    from durable.workflow w
+    where w.status = 'queued' and w.queue = $2 and w.due_at <= durable.now() and w.recoveries >= 2
+      and (w.name, w.version) in (select k.name, k.version from known k)
+      and not exists (
+          select from durable.workflow o
+          where o.status = 'running' and o.queue = $2 and o.owner = $1 and o.recoveries >= 2
+            and not exists (select from durable.step s
+                            where s.bucket = o.bucket and s.workflow_id = o.id and s.recorded_at >= o.claimed_at)
+      )
+    order by w.due_at
+    limit 1
+    for no key update of w skip locked
+),
 picked as materialized (
-    select * from (select * from due union all select * from ready) as either limit $5
+    select *
+    from (select * from suspect union all select * from due union all select * from ready) as any_of_them
+    limit $5
 )
 update durable.workflow w
 set status = 'running', owner = $1, claims = w.claims + 1, claimed_at = durable.now()

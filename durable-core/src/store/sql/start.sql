@@ -29,11 +29,14 @@ born as (
     on conflict (bucket, id) do nothing
     returning bucket, id, owner, created_at
 )
-select g.n, true as created, b.owner, b.created_at, g.name, g.version, true as same_input
+select g.n, true as created, b.owner is not null as born_here, b.created_at, g.name, g.version, true as same_input
 from given g
 join born b on b.bucket = g.bucket and b.id = g.id
 union all
-select g.n, false, w.owner, w.created_at, w.name, w.version, w.input::text = g.input
+-- A birth and a claim differ: only at a birth are its claim and its creation one moment. It is found here when
+-- the same statement was sent before and its reply was lost.
+select g.n, false, w.owner is not distinct from $10 and $10 is not null and w.claims = 1 and w.claimed_at = w.created_at,
+       w.created_at, w.name, w.version, w.input::text = g.input
 from given g
 cross join lateral (
     -- offset 0 keeps this a look by the key, also for a batch that is large beside the table

@@ -25,9 +25,9 @@ wait as (
 ),
 written as (
     update durable.workflow w
-    set waits = (select json_agg(json_strip_nulls(json_build_object(
+    set waits = (select json_agg(json_build_object(
                     'lane', u.lane, 'seq', u.seq, 'kind', u.kind, 'topic', u.topic, 'until', u.until,
-                    'attempts', u.attempts::json)) order by u.lane, u.seq) from wait u),
+                    'attempts', u.attempts::json) order by u.lane, u.seq) from wait u),
         status = case when $10 then 'suspended' else w.status end,
         owner = case when $10 then null else w.owner end,
         due_at = case when $10 then (select min(u.until) from wait u) else w.due_at end,

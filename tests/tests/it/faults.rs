@@ -1,0 +1,348 @@
+//! A database that breaks connections, dies, and does not answer: nothing is lost, nothing is done twice, and
+//! workflow code never hears of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use durable::{Builder, Ctx, Durable, PgConnection, StepCtx, step, workflow};
+use durable_dev::{Server, ServerOptions};
+use durable_tests::checker::{Seen, violations};
+use durable_tests::db::{APPLICATION_TABLES, Db, PATIENCE};
+use durable_tests::effects;
+use durable_tests::gate::Gate;
+use durable_tests::journey::{self, Arrival, JOURNEY_OUTPUT, WORD, WORDS};
+use durable_tests::victim::{Orders, Victim};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{AssertSqlSafe, PgPool};
+
+const VICTIM: &str = env!("CARGO_BIN_EXE_victim");
+
+/// A server of the test's own, with production's durability, that it may mistreat.
+struct Own {
+    server: Option<Server>,
+    url: String,
+    /// The application's pool.
+    pool: PgPool,
+    /// For what is outside the system under test: its commits wait for no standby.
+    outside: PgPool,
+}
+
+impl Own {
+    async fn start(options: ServerOptions) -> Result<Self> {
+        let server = tokio::task::spawn_blocking(|| Server::start(options)).await??;
+        let url = server.url("postgres");
+        let pool = PgPoolOptions::new().max_connections(5).connect(&url).await?;
+        let local = url.parse::<PgConnectOptions>()?.options([("synchronous_commit", "local")]);
+        let outside = PgPoolOptions::new().max_connections(5).connect_with(local).await?;
+        sqlx::raw_sql(AssertSqlSafe(durable::testing::schema_script())).execute(&outside).await?;
+        sqlx::raw_sql(APPLICATION_TABLES).execute(&outside).await?;
+        Ok(Self { server: Some(server), url, pool, outside })
+    }
+
+    fn builder(&self) -> Builder {
+        let builder = Durable::builder(self.pool.clone())
+            .lease(Duration::from_secs(2))
+            .poll_every(Duration::from_millis(50))
+            .migrate(false);
+        journey::register(builder, self.outside.clone())
+    }
+
+    /// Kill the server in the middle of whatever it does, and let it recover.
+    async fn crash(&mut self) -> Result<()> {
+        let mut server = self.server.take().expect("the server is there");
+        let server = tokio::task::spawn_blocking(move || {
+            server.kill()?;
+            server.restart()?;
+            Ok::<Server, durable_dev::Error>(server)
+        });
+        self.server = Some(server.await??);
+        Ok(())
+    }
+}
+
+/// The journey without faults, on another database.
+async fn clean_journey() -> Result<Seen> {
+    let db = Db::new().await;
+    let durable = journey::register(db.builder(), db.pool.clone()).start().await?;
+    depart(&durable, "clean").await?;
+    durable.workflow::<Arrival>("clean").result().await?;
+    let seen = Seen::look(&db.pool, "clean").await?;
+    assert_eq!(seen.output.as_deref(), Some(JOURNEY_OUTPUT));
+    Ok(seen)
+}
+
+async fn depart(durable: &Durable, id: &str) -> Result<(), durable::Error> {
+    durable.start(journey::journey(0)).id(id).await?;
+    for word in WORDS {
+        durable.send(id, WORD, word.to_owned()).key(word).await?;
+    }
+    Ok(())
+}
+
+/// Start and send until both were acknowledged, as a caller does whose database is down for a while.
+async fn depart_surely(durable: &Durable, id: &str) -> Result<()> {
+    let began_at = Instant::now();
+    loop {
+        match depart(durable, id).await {
+            Ok(()) => return Ok(()),
+            Err(error) => assert!(error.is_transient() && began_at.elapsed() < PATIENCE, "{error}"),
+        }
+    }
+}
+
+/// Wait for journeys, and check each of them.
+async fn all_arrive(durable: &Durable, pool: &PgPool, ids: &[String], clean: &Seen) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for id in ids {
+        let arrival = async {
+            loop {
+                match durable.workflow::<Arrival>(id).result().await {
+                    Err(error) if error.is_transient() => {}
+                    answer => break answer,
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, arrival).await.map_err(|_| anyhow::anyhow!("{id} never arrives"))??;
+        found.extend(violations(id, &Seen::look(pool, id).await?, clean));
+    }
+    Ok(found)
+}
+
+/// What reached workflow code: failures of steps, and failed attempts of steps that do not fail by themselves.
+const TOLD: &str = "select count(*) from durable.step
+                    where failure is not null or attempts is not null and name not in ('flaky', 'patient')";
+
+/// P1, P2, P7, P17: every connection is cut, again and again, while workflows run. They do not notice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cut_connections_reach_no_workflow() -> Result<()> {
+    let (db, clean) = (Db::new().await, clean_journey().await?);
+    let durable = journey::register(db.builder(), db.pool.clone()).start().await?;
+    let ids: Vec<String> = (0..50).map(|n| format!("w-{n}")).collect();
+    let mut cuts = 0;
+    let cut = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+               where datname = current_database() and pid <> pg_backend_pid()";
+    for (n, id) in ids.iter().enumerate() {
+        depart_surely(&durable, id).await?;
+        if n % 6 == 5 {
+            cuts += sqlx::query_scalar::<_, i64>(cut).fetch_one(&db.pool).await?;
+        }
+    }
+    while db.count("select count(*) from durable.workflow where status = 'completed'").await < 25 {
+        cuts += sqlx::query_scalar::<_, i64>(cut).fetch_one(&db.pool).await?;
+        // Some time between the cuts, or nothing would ever go on.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+
+    let found = all_arrive(&durable, &db.pool, &ids, &clean).await?;
+    println!("connections cut: {cuts}; violations: {}", found.len());
+    assert!(cuts > 40, "{cuts} connections were cut");
+    assert_eq!(found, Vec::<String>::new());
+    assert_eq!(db.count(TOLD).await, 0);
+    Ok(())
+}
+
+/// P1, P2, P3, P7, P17: the server is killed and recovers, twice, while workflows are started and run in two
+/// processes. What was acknowledged is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_server_loses_nothing_that_was_acknowledged() -> Result<()> {
+    let clean = clean_journey().await?;
+    let mut own = Own::start(ServerOptions::new()).await?;
+    let durable = own.builder().start().await?;
+    let victim = Victim::begin(VICTIM, &Orders { lease: Duration::from_secs(2), ..Orders::new(&own.url) });
+    let victim = victim.at_work().await;
+    let ids: Vec<String> = (0..40).map(|n| format!("w-{n}")).collect();
+
+    let starts = tokio::spawn({
+        let (durable, ids) = (durable.clone(), ids.clone());
+        async move {
+            for id in &ids {
+                depart_surely(&durable, id).await?;
+            }
+            Ok::<(), anyhow::Error>(())
+        }
+    });
+    for _ in 0..2 {
+        // In the middle: some steps are recorded, by the first server or since the last crash.
+        let steps: i64 = sqlx::query_scalar("select count(*) from durable.step").fetch_one(&own.outside).await?;
+        let began_at = Instant::now();
+        while sqlx::query_scalar::<_, i64>("select count(*) from durable.step").fetch_one(&own.outside).await?
+            < steps + 100
+        {
+            assert!(began_at.elapsed() < PATIENCE, "nothing goes on");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        own.crash().await?;
+    }
+    starts.await??;
+
+    let found = all_arrive(&durable, &own.outside, &ids, &clean).await?;
+    println!("violations: {}", found.len());
+    assert_eq!(found, Vec::<String>::new());
+    assert_eq!(sqlx::query_scalar::<_, i64>(TOLD).fetch_one(&own.outside).await?, 0);
+    victim.shut_down().await;
+    durable.shutdown(PATIENCE).await;
+    Ok(())
+}
+
+/// Let every commit that flushes hang, as if it waited for a standby that is gone.
+async fn hang_commits(own: &Own) -> Result<()> {
+    sqlx::query("alter system set synchronous_standby_names = 'nobody'").execute(&own.outside).await?;
+    sqlx::query("select pg_reload_conf()").execute(&own.outside).await?;
+    let began_at = Instant::now();
+    // The server heeds it once a commit hangs.
+    loop {
+        let probe = own.pool.clone();
+        let probe = tokio::spawn(async move {
+            sqlx::query("insert into application_row (name) values ('probe')").execute(&probe).await
+        });
+        while !probe.is_finished() {
+            if cut_hanging(own).await? > 0 {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        assert!(began_at.elapsed() < PATIENCE, "commits do not hang");
+    }
+}
+
+/// Cut the connections whose commit hangs. The commit stands, but its caller hears of an error.
+async fn cut_hanging(own: &Own) -> Result<i64> {
+    let sql = "select count(pg_terminate_backend(pid)) from pg_stat_activity where wait_event = 'SyncRep'";
+    Ok(sqlx::query_scalar(sql).fetch_one(&own.outside).await?)
+}
+
+async fn let_commits_go(own: &Own) -> Result<()> {
+    sqlx::query("alter system reset synchronous_standby_names").execute(&own.outside).await?;
+    sqlx::query("select pg_reload_conf()").execute(&own.outside).await?;
+    Ok(())
+}
+
+/// P1, P2, P3, P7: no reply to any commit of a workflow's life ever comes: not of its start, its steps, its
+/// suspensions, its messages, its end. Each stands, once, and no body runs again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_workflow_none_of_whose_commits_is_answered_happens_once() -> Result<()> {
+    let clean = clean_journey().await?;
+    let own = Arc::new(Own::start(ServerOptions::new()).await?);
+    // No takeover may help: what the worker does not find out by itself, nobody finds out.
+    let durable = own.builder().lease(Duration::from_secs(3_600)).start().await?;
+    hang_commits(&own).await?;
+    let over = Arc::new(AtomicBool::new(false));
+    let cutter = tokio::spawn({
+        let (own, over) = (own.clone(), over.clone());
+        async move {
+            let mut cuts = 0;
+            while !over.load(Ordering::Acquire) {
+                cuts += cut_hanging(&own).await?;
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            Ok::<i64, anyhow::Error>(cuts)
+        }
+    });
+
+    let ids: Vec<String> = (0..3).map(|n| format!("w-{n}")).collect();
+    for id in &ids {
+        depart_surely(&durable, id).await?;
+    }
+    let arrived = all_arrive(&durable, &own.outside, &ids, &clean).await;
+    over.store(true, Ordering::Release);
+    let cuts = cutter.await??;
+    let_commits_go(&own).await?;
+    println!("commits without an answer: {cuts}; {arrived:?}");
+
+    assert_eq!(arrived?, Vec::<String>::new());
+    assert!(cuts > 30, "{cuts} commits without an answer");
+    assert_eq!(sqlx::query_scalar::<_, i64>(TOLD).fetch_one(&own.outside).await?, 0);
+    let twice = "select count(*) from (select from effect group by key, attempt having count(*) > 1) as repeated";
+    assert_eq!(sqlx::query_scalar::<_, i64>(twice).fetch_one(&own.outside).await?, 0, "a body ran again");
+    Ok(())
+}
+
+#[step(tx)]
+async fn gated_write(tx: &mut PgConnection, step: &StepCtx) -> Result<u32> {
+    effects::write(tx, step, "gated_write", "").await?;
+    step.state::<Gate>().pass().await;
+    Ok(step.attempt())
+}
+
+#[workflow]
+async fn gated(ctx: &Ctx) -> Result<u32> {
+    Ok(ctx.run(gated_write()).await?)
+}
+
+/// P1: the connection breaks while the transaction is open. It is gone, so the body runs again, and its
+/// effect is there once; that is no failed attempt.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_was_cut_before_its_commit_happens_once() -> Result<()> {
+    let db = Db::new().await;
+    let gate = Gate::default();
+    let durable = db.builder().register(gated).state(gate.clone()).start().await?;
+    let handle = durable.start(gated()).id("a").await?;
+    let cut = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+               where datname = current_database() and state = 'idle in transaction'";
+    for _ in 0..3 {
+        gate.reached().await;
+        assert_eq!(sqlx::query_scalar::<_, i64>(cut).fetch_one(&db.pool).await?, 1);
+        gate.open();
+    }
+    gate.reached().await;
+    gate.open();
+
+    assert_eq!(handle.result().await?, 1);
+    assert_eq!(db.count("select count(*) from effect").await, 1);
+    assert_eq!(db.count(TOLD).await, 0);
+    Ok(())
+}
+
+#[step]
+async fn noted(step: &StepCtx, name: String) -> Result<()> {
+    // Outside the database, as far as its flushes go: none of them must make the claim durable.
+    let mut unflushed = step.state::<journey::Outside>().0.acquire().await?;
+    sqlx::query("set synchronous_commit = off").execute(&mut *unflushed).await?;
+    effects::write(&mut unflushed, step, &name, "").await?;
+    Ok(())
+}
+
+#[step]
+async fn at_the_gate(step: &StepCtx) -> Result<()> {
+    step.state::<Gate>().pass().await;
+    Ok(())
+}
+
+#[workflow]
+async fn between_gates(ctx: &Ctx) -> Result<()> {
+    ctx.run(at_the_gate()).await?;
+    ctx.run(noted("between".into())).await?;
+    Ok(ctx.run(at_the_gate()).await?)
+}
+
+/// P2: the server dies and loses a claim, which was not flushed. The same worker claims the workflow anew,
+/// while what it began under the lost claim still runs: nothing is attempted after its record.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_that_the_server_lost_does_not_run_twice_in_one_worker() -> Result<()> {
+    // Nothing is flushed but by those who wait for it.
+    let mut own = Own::start(ServerOptions::new().set("wal_writer_delay", "10s")).await?;
+    let gate = Gate::default();
+    let builder = own.builder().register(between_gates).state(gate.clone()).lease(Duration::from_secs(60));
+    let client = own.builder().client().await?;
+    let durable = builder.start().await?;
+    let handle = client.start(between_gates()).id("a").await?;
+    gate.reached().await;
+
+    own.crash().await?;
+    gate.reached().await;
+    // Two bodies stand at the first gate, unless the worker gave up the first one. One goes through, and on
+    // to the second gate; then the other one.
+    gate.open();
+    gate.reached().await;
+    for _ in 0..4 {
+        gate.open();
+    }
+    tokio::time::timeout(PATIENCE, handle.result()).await??;
+    durable.shutdown(PATIENCE).await;
+
+    let between = sqlx::query_scalar::<_, i64>("select count(*) from effect where step = 'between'");
+    assert_eq!(between.fetch_one(&own.outside).await?, 1, "a step ran twice in one worker");
+    Ok(())
+}
