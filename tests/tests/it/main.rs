@@ -12,6 +12,7 @@ mod lanes;
 mod messages;
 mod plans;
 mod retries;
+mod secrets;
 mod starting;
 mod steps;
 mod takeover;
