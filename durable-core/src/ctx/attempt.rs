@@ -122,6 +122,8 @@ pub(crate) enum Idle {
 pub(crate) struct Attempt {
     pub(crate) id: Id,
     pub(crate) workflow: String,
+    /// Which claim of the workflow this is.
+    pub(crate) claims: i32,
     pub(crate) created_at: DateTime<Utc>,
     pub(crate) hands: Arc<dyn Hands>,
     short_wait: Duration,
@@ -140,6 +142,8 @@ struct Inner {
     in_flight: usize,
     kept: Vec<StepRow>,
     stop: Option<Stop>,
+    /// A write is under way that gives the workflow up.
+    leaving: bool,
     /// The workflow's count of wakes as the database last told it.
     wakes: i64,
     /// Grows whenever there may be mail; a receive that saw less looks again.
@@ -157,6 +161,7 @@ impl Attempt {
         Self {
             id: claimed.id.clone(),
             workflow: claimed.name.clone(),
+            claims: claimed.claims,
             created_at: claimed.created_at,
             hands,
             short_wait,
@@ -170,6 +175,7 @@ impl Attempt {
                 in_flight: 0,
                 kept: Vec::new(),
                 stop: None,
+                leaving: false,
                 wakes: claimed.wakes,
                 mail: u64::from(claimed.wakes > 0),
                 executor: None,
@@ -271,6 +277,16 @@ impl Attempt {
 
     pub(crate) fn stopped(&self) -> Option<Stop> {
         self.inner().stop.clone()
+    }
+
+    /// A write that gives the workflow up begins, or has failed to. Until it has, the workflow may be claimed
+    /// anew before the attempt is forgotten here.
+    pub(crate) fn set_leaving(&self, leaving: bool) {
+        self.inner().leaving = leaving;
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.inner().leaving
     }
 
     /// Wait until no order is open.

@@ -58,6 +58,7 @@ pub(crate) async fn suspend(
     sql: &Sql,
     owner: OwnerId,
     id: &Id,
+    claims: i32,
     kept: &[StepRow],
     suspend: bool,
     seen: i64,
@@ -76,6 +77,7 @@ pub(crate) async fn suspend(
         .bind(column(waits, |w| w.attempts.clone()))
         .bind(column(waits, |w| w.until))
         .bind(column(waits, |w| w.after_ms))
+        .bind(claims)
         .fetch_one(connection)
         .await?;
     Ok(match (row.try_get("written")?, row.try_get("wakes")?) {
@@ -107,6 +109,7 @@ pub(crate) async fn release(
     sql: &Sql,
     owner: OwnerId,
     id: &Id,
+    claims: i32,
     max_recoveries: i32,
     failure: &str,
 ) -> Result<(), sqlx::Error> {
@@ -116,6 +119,7 @@ pub(crate) async fn release(
         .bind(id.as_str())
         .bind(max_recoveries)
         .bind(failure)
+        .bind(claims)
         .execute(connection)
         .await?;
     Ok(())

@@ -209,6 +209,7 @@ impl Engine {
         let act = "receive a message";
         let attempt = &order.attempt;
         let mut backoff = Backoff::for_worker();
+        let mut unanswered = false;
         let received = loop {
             if self.lease.ended() {
                 return Ok(None);
@@ -217,16 +218,17 @@ impl Engine {
                 connection, &self.plan.sql, self.owner, &attempt.id, &order.position, order.topic,
                 order.topic, order.over, millis(order.took)))
             {
-                Err(error) if backoff.again(&error).await => {}
+                Err(error) if backoff.again(&error).await => unanswered = true,
                 answer => break answer?,
             }
         };
         let Some(received) = received else { return Ok(None) };
-        if received.taken {
-            // An earlier try was recorded although its reply was lost.
+        // An earlier try was recorded although its reply was lost; or may have been, and taken the only message.
+        if received.taken || (unanswered && received.outcome.is_none()) {
             return Ok(match self.recorded(&attempt.id, &order.position).await? {
-                (Fence::Held, Some(record)) => Some(Looked { wakes: received.wakes, record: Some(record) }),
-                (Fence::Held | Fence::Lost, _) => None,
+                (Fence::Held, None) if received.taken => None,
+                (Fence::Held, record) => Some(Looked { wakes: received.wakes, record }),
+                (Fence::Lost, _) => None,
             });
         }
         let record = received.outcome.map(|(output, recorded_at)| Record {
@@ -310,6 +312,10 @@ async fn supervise(
         set(None);
         tracing::warn!(owner = %engine.owner, "worker lost its lease and begins again under a new owner");
         engine.abandon();
+        // If nobody fenced it, nobody has to wait for its lease to end.
+        if let Err(error) = engine.hand_back().await {
+            tracing::warn!(%error, "the former owner's work waits for its lease to end");
+        }
         let Some(next) = begin_again(&plan, &mut stopping).await else { break };
         engine = next;
         set(Some(engine.clone()));
@@ -349,6 +355,12 @@ async fn begin_again(plan: &Arc<Plan>, stopping: &mut watch::Receiver<Option<Dur
 }
 
 impl Engine {
+    /// Give up the lease in the database, and everything owned under it.
+    async fn hand_back(&self) -> Result<usize, Error> {
+        call!(self.claims, "hand work back", connection =>
+            lease_store::hand_back(connection, &self.plan.sql, self.owner))
+    }
+
     /// End an incarnation in order: wait for what runs, then hand the rest back at once.
     async fn finish(self: &Arc<Self>, patience: Duration) {
         let idle = self.plan.slots.acquire_many(u32::try_from(self.plan.settings.concurrency).unwrap_or(u32::MAX));
@@ -359,9 +371,7 @@ impl Engine {
         let handed_back = tokio::time::timeout(Duration::from_secs(10), async {
             let mut backoff = Backoff::for_callers();
             loop {
-                match call!(self.claims, "hand work back", connection =>
-                    lease_store::hand_back(connection, &self.plan.sql, self.owner))
-                {
+                match self.hand_back().await {
                     Err(error) if backoff.again(&error).await => {}
                     answer => break answer,
                 }

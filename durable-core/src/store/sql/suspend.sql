@@ -1,6 +1,8 @@
 -- Write down what a body waits for. With $10 it is suspended: the row gives up its owner, if nothing woke
 -- the workflow since $11 was seen. Without, the waits are only noted, because other work of the same
 -- workflow still goes on and a crash must not make its timers start over.
+-- $19 is the claim that the attempt belongs to: a repeat after a lost reply must not meet a later claim of
+-- the same worker.
 -- Locks: the workflow row, then the new step rows.
 with given as (
     select *
@@ -12,7 +14,8 @@ kept as (
     select $2, $3, g.lane, g.seq, g.kind, g.name, g.output::json,
            durable.now() - g.took_ms * interval '1 millisecond'
     from given g
-    where exists (select from durable.workflow w where w.bucket = $2 and w.id = $3 and w.owner = $1)
+    where exists (select from durable.workflow w
+                  where w.bucket = $2 and w.id = $3 and w.owner = $1 and w.claims = $19)
     order by g.lane, g.seq
     on conflict (bucket, workflow_id, lane, seq) do nothing
 ),
@@ -32,8 +35,10 @@ written as (
         owner = case when $10 then null else w.owner end,
         due_at = case when $10 then (select min(u.until) from wait u) else w.due_at end,
         recoveries = case when $10 then 0 else w.recoveries end
-    where w.bucket = $2 and w.id = $3 and w.owner = $1 and (not $10 or w.wakes = $11)
+    where w.bucket = $2 and w.id = $3 and w.owner = $1 and w.claims = $19
+      and (not $10 or w.wakes = $11)
     returning true
 )
 select exists (select from written) as written,
-       (select w.wakes from durable.workflow w where w.bucket = $2 and w.id = $3 and w.owner = $1) as wakes
+       (select w.wakes from durable.workflow w
+        where w.bucket = $2 and w.id = $3 and w.owner = $1 and w.claims = $19) as wakes
