@@ -1,15 +1,18 @@
 //! The tests of the library against PostgreSQL: one file per subject, each test named after the fact it shows.
 
+mod bad_input;
 mod basics;
 mod budgets;
 mod cancelling;
 mod crash;
 mod faults;
 mod history;
+mod in_transactions;
 mod lanes;
 mod messages;
 mod plans;
 mod retries;
+mod secrets;
 mod starting;
 mod steps;
 mod takeover;
