@@ -24,7 +24,7 @@ const REAP_MAX: i64 = 1_000;
 /// Claim and run due workflows, for ever. Ends only with its incarnation.
 pub(super) async fn poll(engine: &Arc<Engine>) {
     let plan = &engine.plan;
-    let sweep_every = plan.settings.lease / 2;
+    let sweep_every = plan.settings.lease;
     let mut swept_at = Instant::now();
     loop {
         if swept_at.elapsed() >= sweep_every {
