@@ -112,7 +112,7 @@ impl Db {
 }
 
 /// `DURABLE_TEST_LOG=durable=debug cargo test ..` shows what the library says.
-fn log_if_asked() {
+pub fn log_if_asked() {
     if let Ok(filter) = std::env::var("DURABLE_TEST_LOG") {
         // The first test of the process sets it up, the others find it there.
         drop(tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init());

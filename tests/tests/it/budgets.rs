@@ -111,7 +111,7 @@ impl Lab {
         let named = flights.iter().map(|flight| (flight.fresh, self.name(flight)));
         let counted = named.filter(|(fresh, name)| match name.as_str() {
             "reap" | "heartbeat" | "owned" | "prepare" => false,
-            "server" | "set search_path" | "select" => !fresh,
+            "server" | "set search_path" | "do $$" => !fresh,
             _ => true,
         });
         counted.map(|(_, name)| name).collect()
