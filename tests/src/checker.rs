@@ -63,11 +63,10 @@ impl Seen {
     ///
     /// The database's, and when there is no such workflow.
     pub async fn look(pool: &PgPool, id: &str) -> sqlx::Result<Self> {
-        let (status, output) =
-            sqlx::query_as("select status, output::text from durable.workflow where id = $1")
-                .bind(id)
-                .fetch_one(pool)
-                .await?;
+        let (status, output) = sqlx::query_as("select status, output::text from durable.workflow where id = $1")
+            .bind(id)
+            .fetch_one(pool)
+            .await?;
         let steps: Vec<(String, i32, String, String, Option<String>, DateTime<Utc>)> = sqlx::query_as(
             "select lane, seq, kind, name, output::text, recorded_at
              from durable.step where workflow_id = $1 order by lane, seq",
@@ -86,14 +85,8 @@ impl Seen {
         .bind(id)
         .fetch_all(pool)
         .await?;
-        let recorded = |(lane, seq, kind, name, output, recorded_at)| Recorded {
-            lane,
-            seq,
-            kind,
-            name,
-            output,
-            recorded_at,
-        };
+        let recorded =
+            |(lane, seq, kind, name, output, recorded_at)| Recorded { lane, seq, kind, name, output, recorded_at };
         Ok(Self {
             status,
             output,
@@ -109,7 +102,7 @@ impl Seen {
 }
 
 fn position(step: &Recorded) -> String {
-    if step.lane.is_empty() { step.seq.to_string() } else { format!("{}/{}", step.lane, step.seq) }
+    if step.lane.is_empty() { step.seq.to_string() } else { format!("{}.{}", step.lane, step.seq) }
 }
 
 /// How a workflow that went through faults differs from what one without faults came to, or from what is

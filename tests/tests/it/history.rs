@@ -147,14 +147,18 @@ async fn a_sleep_in_place_of_a_step_blocks() -> Result<()> {
 /// P15
 #[tokio::test]
 async fn a_receive_in_place_of_a_step_blocks() -> Result<()> {
-    is_blocked_and_goes_on(|b| b.register(changed::receives_instead), &["position 0", "step \"work\"", "receive \"go\""])
-        .await
+    is_blocked_and_goes_on(
+        |b| b.register(changed::receives_instead),
+        &["position 0", "step \"work\"", "receive \"go\""],
+    )
+    .await
 }
 
 /// P15
 #[tokio::test]
 async fn a_branch_in_place_of_a_step_blocks() -> Result<()> {
-    is_blocked_and_goes_on(|b| b.register(changed::branches_instead), &["position 0", "step \"work\"", "a branch"]).await
+    is_blocked_and_goes_on(|b| b.register(changed::branches_instead), &["position 0", "step \"work\"", "a branch"])
+        .await
 }
 
 /// P15: a recorded output that is no longer what the code expects is not guessed at.

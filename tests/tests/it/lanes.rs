@@ -31,9 +31,8 @@ async fn steps_that_are_begun_together_keep_their_positions() -> Result<()> {
     let durable = db.builder().register(joins).state(Kit::default()).start().await?;
     let handle = durable.start(joins()).id("j").await?;
     assert_eq!(handle.result().await?, ["a", "b", "c", "d", "e0", "e1", "e2", "e3", "e4"]);
-    let recorded = db.text(
-        "select string_agg(seq || '=' || (output #>> '{}'), ' ' order by seq) from durable.step where lane = ''",
-    );
+    let recorded = db
+        .text("select string_agg(seq || '=' || (output #>> '{}'), ' ' order by seq) from durable.step where lane = ''");
     assert_eq!(recorded.await, "0=a 1=b 2=c 3=d 4=e0 5=e1 6=e2 7=e3 8=e4");
     Ok(())
 }

@@ -268,7 +268,8 @@ async fn a_time_out_gives_none_and_stays_so_after_a_recovery() -> Result<()> {
     db.until_status("i", "suspended").await;
     assert_eq!(kit.log.entries(), [""; 0]);
     clock.advance(minutes(61)).await?;
-    db.until("select status = 'suspended' and exists (select from durable.step where seq = 1) from durable.workflow").await;
+    db.until("select status = 'suspended' and exists (select from durable.step where seq = 1) from durable.workflow")
+        .await;
     first.sink().await;
 
     let client = db.client().await;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use durable::{
-    Ctx, Failure, FailureKind, PgConnection, Retry, StepCtx, hours, minutes, retry_after, seconds, step, terminal, workflow,
+    Ctx, Failure, FailureKind, PgConnection, Retry, StepCtx, hours, minutes, retry_after, seconds, step, terminal,
+    workflow,
 };
 use durable_tests::db::Db;
 use durable_tests::island::Island;

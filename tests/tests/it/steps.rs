@@ -100,7 +100,8 @@ async fn a_commit_or_rollback_of_the_steps_own_is_found_out() -> Result<()> {
     let db = Db::new().await;
     let log = Log::default();
     let durable = db.builder().register(smuggler).state(log.clone()).start().await?;
-    let statements = ["commit", "rollback", "commit; begin", "rollback; begin", "commit -- and fail", "rollback -- and fail"];
+    let statements =
+        ["commit", "rollback", "commit; begin", "rollback; begin", "commit -- and fail", "rollback -- and fail"];
     for statement in statements {
         let handle = durable.start(smuggler(statement.into())).await?;
         let failure = handle.result().await.unwrap_err().failure().cloned().context("a failure")?;

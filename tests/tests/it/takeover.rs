@@ -176,8 +176,7 @@ async fn a_poison_workflow_is_parked_and_the_others_complete() -> Result<()> {
     const MAX_RECOVERIES: u32 = 4;
     let db = Db::new().await;
     let client = db.client().await;
-    let orders =
-        Orders { lease: Duration::from_millis(500), max_recoveries: MAX_RECOVERIES, ..Orders::new(db.url()) };
+    let orders = Orders { lease: Duration::from_millis(500), max_recoveries: MAX_RECOVERIES, ..Orders::new(db.url()) };
     client.start(journey::poison()).id("poison").await?;
     for n in 0..OTHERS {
         client.start(journey::modest(0)).id(format!("other-{n}")).await?;
