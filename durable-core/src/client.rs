@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::PgPool;
+use sqlx::{Connection, PgConnection, PgPool};
 use tokio::sync::Semaphore;
 
 use crate::cancel::Cancel;
@@ -23,6 +23,9 @@ use crate::topic::Topic;
 use crate::wake::Wake;
 use crate::worker::{Engine, Plan, Worker};
 use crate::workflow::{Call, Registry, Workflow, WorkflowFn};
+
+/// The longest wait for the first connection.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
 /// Connections for callers' commands.
 const CALL_LINKS: usize = 8;
@@ -91,7 +94,9 @@ impl Durable {
         Start::new(&self.client, call)
     }
 
-    /// Start many workflows in one statement, each with its id. All of them start, or none.
+    /// Start many workflows in one statement, each with its id; at most 10,000. When one of them is refused,
+    /// none starts (except that an id which another transaction takes in the same moment is found too late for
+    /// that: the others have started then, unless this is part of a transaction of yours).
     ///
     /// ```no_run
     /// # use durable::{Ctx, Durable, workflow};
@@ -292,7 +297,7 @@ impl Builder {
         }
         self.settings.check()?;
         let parts = Parts::new(&self.pool, &self.settings.schema)?;
-        // One try: whoever starts a process wants to know at once that its database is not there.
+        check_reachable(&self.pool).await?;
         let mut link = parts.links.take("connect to the database").await?;
         let prepared = if self.settings.migrate {
             schema::migrate(link.connection(), &parts.sql).await
@@ -334,6 +339,18 @@ impl Parts {
     }
 }
 
+/// Connect once, directly: whoever starts a process wants to know at once that its database is not there, and why.
+/// A pool tries again for half a minute, and then says only that it has.
+async fn check_reachable(pool: &PgPool) -> Result<(), Error> {
+    let named = |e: sqlx::Error| Error::database("connect to the database", &e);
+    let options = pool.connect_options();
+    let connected = tokio::time::timeout(CONNECT_WITHIN, PgConnection::connect_with(&options)).await;
+    let connection = connected.map_err(|_| Error::no_answer("connect to the database", CONNECT_WITHIN))?;
+    // Its goodbye tells nothing more.
+    drop(connection.map_err(named)?.close().await);
+    Ok(())
+}
+
 /// Bring the library's schema in a database up to date. Safe to run from many processes at once, and again.
 ///
 /// # Errors
@@ -342,6 +359,7 @@ impl Parts {
 /// for a server that is too old or a standby.
 pub async fn migrate(pool: &PgPool, schema_name: &str) -> Result<(), Error> {
     let parts = Parts::new(pool, schema_name)?;
+    check_reachable(pool).await?;
     let mut link = parts.links.take("connect to the database").await?;
     schema::migrate(link.connection(), &parts.sql).await
 }

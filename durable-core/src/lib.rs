@@ -62,7 +62,7 @@
 //! 3. `store`: the only place with SQL
 //! 4. `step`, `ctx`, `workflow`: what runs inside one attempt
 //! 5. `wake`, `worker`: claims, leases, execution
-//! 6. `client`, `start`, `message`, `cancel`, `handle`: the doors for callers
+//! 6. `client`, `start`, `starting`, `message`, `cancel`, `handle`: the doors for callers
 //! 7. `testing`: crash points and a movable clock
 
 mod cancel;
@@ -81,6 +81,7 @@ mod options;
 mod probe;
 mod retry;
 mod start;
+mod starting;
 mod status;
 mod step;
 mod store;

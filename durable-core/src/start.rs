@@ -1,9 +1,9 @@
-//! Starting workflows: one statement for one or for thousands, on the caller's transaction or on its own.
+//! Starting workflows, as callers describe it. Doing it is `starting`.
 
 use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sqlx::PgConnection;
 
@@ -12,10 +12,8 @@ use crate::error::{Error, ErrorKind};
 use crate::handle::Handle;
 use crate::id::{Id, check_text};
 use crate::options::millis;
-use crate::store::claim::Claimed;
-use crate::store::link::{Backoff, call};
-use crate::store::start::{self as store, NewWorkflow, Started};
-use crate::worker::{Engine, Reserved};
+use crate::starting::start_all;
+use crate::store::start::NewWorkflow;
 use crate::workflow::{Call, OutputOf, Workflow};
 
 /// Workflows in one call. More of them belong in several calls, each in bounded memory.
@@ -34,6 +32,17 @@ pub enum IfExists {
     Refuse,
 }
 
+impl IfExists {
+    /// As the statement takes it.
+    pub(crate) fn as_number(self) -> i32 {
+        match self {
+            IfExists::Return => 0,
+            IfExists::ReturnSameInput => 1,
+            IfExists::Refuse => 2,
+        }
+    }
+}
+
 /// A workflow about to start. Made by [`Durable::start`](crate::Durable::start); awaiting it starts it and gives its handle.
 ///
 /// # Durability
@@ -49,8 +58,7 @@ pub enum IfExists {
 ///
 /// # Cancel safety
 ///
-/// Dropped before it answered, the workflow may have started or not; starting it again under the same id is
-/// safe.
+/// Outside a transaction a start goes on when this is dropped. Starting it again under the same id is safe.
 #[must_use = "a start does nothing until it is awaited"]
 pub struct Start<'a, W: Workflow> {
     client: &'a Arc<Client>,
@@ -162,7 +170,7 @@ impl<'a, W: Workflow> IntoFuture for Start<'a, W> {
             .and_then(|id| describe::<W>(id, &call, &options))
             .map(|given| vec![given]);
         Box::pin(async move {
-            let handles = start_all(client, given?, options).await?;
+            let handles = start_all(client, given?, options.if_exists, options.tx).await?;
             handles.into_iter().next().ok_or_else(|| Error::new(ErrorKind::Database, "a start gave no answer"))
         })
     }
@@ -177,7 +185,7 @@ impl<'a, W: Workflow> IntoFuture for StartMany<'a, W> {
         let given = check_many(&calls).and_then(|()| {
             calls.iter().map(|(id, call)| Id::new(id).and_then(|id| describe::<W>(id, call, &options))).collect()
         });
-        Box::pin(async move { start_all(client, given?, options).await })
+        Box::pin(async move { start_all(client, given?, options.if_exists, options.tx).await })
     }
 }
 
@@ -212,157 +220,4 @@ fn describe<W: Workflow>(id: Id, call: &Call<W>, options: &Options<'_>) -> Resul
         input,
         here: false,
     })
-}
-
-async fn start_all<T>(
-    client: &Arc<Client>,
-    mut given: Vec<NewWorkflow>,
-    options: Options<'_>,
-) -> Result<Vec<Handle<T>>, Error> {
-    if given.is_empty() {
-        return Ok(Vec::new());
-    }
-    let act = match &given[..] {
-        [one] => format!("start workflow {}", one.id),
-        many => format!("start {} workflows", many.len()),
-    };
-    let in_tx = options.tx.is_some();
-    let engine = if in_tx || !options.delay.is_zero() { None } else { client.engine() };
-    let mut reserved = reserve(engine.as_deref(), &mut given);
-    let owner = engine.as_ref().map(|engine| engine.owner);
-    let answers = match options.tx {
-        Some(tx) => started_in(tx, client, &given, &act).await?,
-        None => started(client, &given, owner, &act).await?,
-    };
-    let answers: Vec<Started> = answers
-        .into_iter()
-        .map(|answer| answer.ok_or_else(|| Error::new(ErrorKind::Unavailable, format!("could not {act}: try again"))))
-        .collect::<Result<_, _>>()?;
-    // What was born here is run before anything can fail: nobody else would.
-    let mut to_be_claimed = false;
-    for (n, (given, answer)) in given.iter().zip(&answers).enumerate() {
-        match reserved.get_mut(n).and_then(Option::take).filter(|_| answer.born_here) {
-            Some(place) => place.run(born(given, answer)),
-            None => to_be_claimed = true,
-        }
-    }
-    if in_tx {
-        client.wake.soon();
-    } else if to_be_claimed {
-        client.wake.now();
-    }
-    let handle = |(given, answer): (NewWorkflow, Started)| {
-        let existed = !answer.created && !answer.born_here;
-        if existed {
-            check_existing(&given, &answer, options.if_exists)?;
-        }
-        let mut handle = Handle::new(client.clone(), given.id);
-        handle.existed = existed;
-        handle.input_differs = !answer.same_input;
-        Ok(handle)
-    };
-    given.into_iter().zip(answers).map(handle).collect()
-}
-
-/// Reserve places in this process's worker for as many as there is room for.
-fn reserve<'e>(engine: Option<&'e Engine>, given: &mut [NewWorkflow]) -> Vec<Option<Reserved<'e>>> {
-    let Some(engine) = engine else { return Vec::new() };
-    given
-        .iter_mut()
-        .map(|new| {
-            let place = engine.reserve(&new.id, new.name, new.version, &new.queue);
-            new.here = place.is_some();
-            place
-        })
-        .collect()
-}
-
-type Answers = Vec<Option<Started>>;
-
-/// In the caller's transaction: one statement, and its errors are the transaction's.
-async fn started_in(
-    tx: &mut PgConnection,
-    client: &Client,
-    given: &[NewWorkflow],
-    act: &str,
-) -> Result<Answers, Error> {
-    let mut answers = by_place(given.len());
-    // Once is enough, but for an id that another transaction committed while this statement waited for it.
-    for _ in 0..3 {
-        let started = store::start(tx, &client.sql, given, None).await.map_err(|e| Error::database(act, &e))?;
-        place(&mut answers, started);
-        if answers.iter().all(Option::is_some) {
-            break;
-        }
-    }
-    Ok(answers)
-}
-
-async fn started(
-    client: &Client,
-    given: &[NewWorkflow],
-    owner: Option<crate::id::OwnerId>,
-    act: &str,
-) -> Result<Answers, Error> {
-    let mut answers = by_place(given.len());
-    let mut backoff = Backoff::for_callers();
-    loop {
-        match call!(client.links, act, connection => store::start(connection, &client.sql, given, owner)) {
-            Ok(started) => {
-                place(&mut answers, started);
-                if answers.iter().all(Option::is_some) {
-                    return Ok(answers);
-                }
-            }
-            // An unknown outcome is resolved by the same statement: the id is the key.
-            Err(error) if backoff.again(&error).await => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-fn by_place(len: usize) -> Answers {
-    std::iter::repeat_with(|| None).take(len).collect()
-}
-
-/// The first answer stands: after a repeated statement the row would look as if it had been there before.
-fn place(answers: &mut Answers, started: Vec<Started>) {
-    for started in started {
-        if let Some(slot) = answers.get_mut(started.n) {
-            slot.get_or_insert(started);
-        }
-    }
-}
-
-fn check_existing(given: &NewWorkflow, found: &Started, policy: IfExists) -> Result<(), Error> {
-    let id = &given.id;
-    let conflict = |problem: String| Err(Error::new(ErrorKind::Conflict, problem));
-    if found.name != given.name || found.version != given.version {
-        return conflict(format!(
-            "the id {id} belongs to workflow {:?} version {}, not to {:?} version {}: use another id",
-            found.name, found.version, given.name, given.version
-        ));
-    }
-    match policy {
-        IfExists::Return => Ok(()),
-        IfExists::ReturnSameInput if found.same_input => Ok(()),
-        IfExists::ReturnSameInput => conflict(format!("workflow {id} was started with another input: use another id")),
-        IfExists::Refuse => conflict(format!("workflow {id} was started before")),
-    }
-}
-
-/// A workflow that was born running here, as if it had been claimed.
-fn born(given: &NewWorkflow, started: &Started) -> Claimed {
-    Claimed {
-        id: given.id.clone(),
-        name: given.name.to_owned(),
-        version: given.version,
-        input: given.input.clone(),
-        waits: Vec::new(),
-        wakes: 0,
-        claims: 1,
-        created_at: started.created_at,
-        now: started.created_at,
-        seen_at: Instant::now(),
-    }
 }

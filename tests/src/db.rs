@@ -57,7 +57,7 @@ impl Db {
     /// A builder with times that suit tests.
     pub fn builder(&self) -> Builder {
         Durable::builder(self.pool.clone())
-            .lease(Duration::from_secs(2))
+            .lease(Duration::from_secs(4))
             .poll_every(Duration::from_millis(50))
             .migrate(false)
     }

@@ -142,6 +142,8 @@ struct Inner {
     in_flight: usize,
     kept: Vec<StepRow>,
     stop: Option<Stop>,
+    /// A write is under way that gives the workflow up.
+    leaving: bool,
     /// The workflow's count of wakes as the database last told it.
     wakes: i64,
     /// Grows whenever there may be mail; a receive that saw less looks again.
@@ -173,6 +175,7 @@ impl Attempt {
                 in_flight: 0,
                 kept: Vec::new(),
                 stop: None,
+                leaving: false,
                 wakes: claimed.wakes,
                 mail: u64::from(claimed.wakes > 0),
                 executor: None,
@@ -274,6 +277,16 @@ impl Attempt {
 
     pub(crate) fn stopped(&self) -> Option<Stop> {
         self.inner().stop.clone()
+    }
+
+    /// A write that gives the workflow up begins, or has failed to. Until it has, the workflow may be claimed
+    /// anew before the attempt is forgotten here.
+    pub(crate) fn set_leaving(&self, leaving: bool) {
+        self.inner().leaving = leaving;
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.inner().leaving
     }
 
     /// Wait until no order is open.

@@ -199,18 +199,22 @@ pub(crate) fn factory(pool: &PgPool) -> PgPool {
 }
 
 fn session_settings(commits: Commits) -> String {
+    // The server shall notice soon that its client is gone, also in the middle of a statement. Not every
+    // platform can.
+    let vigilance = "do $$ begin \
+        set client_connection_check_interval = '2s'; set tcp_user_timeout = '15s'; \
+        exception when others then null; end $$;";
     let commits = match commits {
         Commits::Flushed => "set synchronous_commit = on;",
         Commits::Asynchronous => "set synchronous_commit = off;",
         // Their search_path, time zone and time-outs are the application's.
-        Commits::AsTheApplication => return "select".to_owned(),
+        Commits::AsTheApplication => return vigilance.to_owned(),
     };
     // The time-outs, not keepalives, free the rows that a half-open connection holds.
     format!(
-        "set search_path = ''; set timezone = 'UTC'; set jit = off; {commits} \
+        "{vigilance} set search_path = ''; set timezone = 'UTC'; set jit = off; {commits} \
          set idle_in_transaction_session_timeout = '10s'; set statement_timeout = '30s'; \
-         set lock_timeout = '15s'; set tcp_user_timeout = '15s'; \
-         set client_connection_check_interval = '5s'"
+         set lock_timeout = '15s'"
     )
 }
 

@@ -109,6 +109,7 @@ pub(crate) async fn release(
     sql: &Sql,
     owner: OwnerId,
     id: &Id,
+    claims: i32,
     max_recoveries: i32,
     failure: &str,
 ) -> Result<(), sqlx::Error> {
@@ -118,6 +119,7 @@ pub(crate) async fn release(
         .bind(id.as_str())
         .bind(max_recoveries)
         .bind(failure)
+        .bind(claims)
         .execute(connection)
         .await?;
     Ok(())

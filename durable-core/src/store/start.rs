@@ -32,15 +32,18 @@ pub(crate) struct Started {
     pub(crate) name: String,
     pub(crate) version: i32,
     pub(crate) same_input: bool,
+    /// One of the given ones is refused, and nothing was written.
+    pub(crate) refused: bool,
 }
 
-/// Start workflows, or find the ones that have their ids already. A row whose id was committed by somebody
+/// Start workflows, or find the ones that have their ids already; all of them or, by `policy`, none. A row whose id was committed by somebody
 /// else while this statement waited for it is in neither part of the answer: ask again.
 pub(crate) async fn start(
     connection: &mut PgConnection,
     sql: &Sql,
     given: &[NewWorkflow],
     owner: Option<OwnerId>,
+    policy: i32,
 ) -> Result<Vec<Started>, sqlx::Error> {
     let column = |of: fn(&NewWorkflow) -> &str| given.iter().map(of).map(str::to_owned).collect::<Vec<_>>();
     let rows = query(&sql.start)
@@ -54,6 +57,7 @@ pub(crate) async fn start(
         .bind(column(|g| &g.input))
         .bind(given.iter().map(|g| g.here).collect::<Vec<_>>())
         .bind(owner.map(|owner| owner.0))
+        .bind(policy)
         .fetch_all(connection)
         .await?;
     rows.iter()
@@ -66,6 +70,7 @@ pub(crate) async fn start(
                 name: row.try_get("name")?,
                 version: row.try_get("version")?,
                 same_input: row.try_get("same_input")?,
+                refused: row.try_get("refused")?,
             })
         })
         .collect()

@@ -80,15 +80,21 @@ impl Engine {
                     Ok(Suspended::Lost) => attempt.stop(Stop::Lost),
                     Err(error) => attempt.stop(Stop::Broken(error.to_string())),
                 },
-                Polled::Suspend(waits, seen) => match self.suspend(attempt, true, seen, &waits).await {
-                    Ok(Suspended::Written) => return None,
-                    Ok(Suspended::Woken(wakes)) => {
-                        attempt.saw(wakes);
-                        attempt.poke();
+                Polled::Suspend(waits, seen) => {
+                    attempt.set_leaving(true);
+                    match self.suspend(attempt, true, seen, &waits).await {
+                        Ok(Suspended::Written) => return None,
+                        // An earlier try may have been written after all, and the workflow claimed anew since.
+                        Ok(Suspended::Woken(_)) if !self.local.is_current(attempt) => attempt.stop(Stop::Lost),
+                        Ok(Suspended::Woken(wakes)) => {
+                            attempt.set_leaving(false);
+                            attempt.saw(wakes);
+                            attempt.poke();
+                        }
+                        Ok(Suspended::Lost) => attempt.stop(Stop::Lost),
+                        Err(error) => attempt.stop(Stop::Broken(error.to_string())),
                     }
-                    Ok(Suspended::Lost) => attempt.stop(Stop::Lost),
-                    Err(error) => attempt.stop(Stop::Broken(error.to_string())),
-                },
+                }
             }
         }
     }
@@ -133,7 +139,8 @@ impl Engine {
             Outcome::Dropped => tracing::debug!(id = %attempt.id, "workflow belongs to another worker by now"),
             Outcome::Released(problem) => {
                 tracing::error!(workflow = attempt.workflow, id = %attempt.id, problem, "workflow given back");
-                self.release(&attempt.id, &problem).await;
+                attempt.set_leaving(true);
+                self.release(&attempt.id, attempt.claims, &problem).await;
             }
         }
     }
@@ -167,20 +174,21 @@ impl Engine {
             Ok(Fence::Lost) => self.plan.wake.ended(&attempt.id),
             Err(error) => {
                 tracing::error!(workflow = attempt.workflow, id = %attempt.id, %error, "workflow given back");
-                self.release(&attempt.id, &error.to_string()).await;
+                attempt.set_leaving(true);
+                self.release(&attempt.id, attempt.claims, &error.to_string()).await;
             }
         }
     }
 
     /// Give a workflow back that this process cannot go on with; after too many times it is parked.
-    pub(super) async fn release(&self, id: &Id, problem: &str) {
+    pub(super) async fn release(&self, id: &Id, claims: i32, problem: &str) {
         let most = self.plan.settings.max_recoveries_i32();
         let failure = Failure::new(FailureKind::Poison, format!("could not go on, again and again: {problem}"));
         let failure = to_json(&failure);
         let mut backoff = Backoff::for_worker();
         while !self.lease.ended() {
             match call!(self.writes, "give a workflow back", connection =>
-                settle::release(connection, &self.plan.sql, self.owner, id, most, &failure))
+                settle::release(connection, &self.plan.sql, self.owner, id, claims, most, &failure))
             {
                 Err(error) if backoff.again(&error).await => {}
                 Err(error) => return tracing::error!(%id, %error, "workflow is stuck until this worker ends"),

@@ -28,6 +28,8 @@ pub(crate) struct Lease {
 }
 
 struct Shared {
+    /// Told when the engine gives the lease up.
+    given_up: tokio::sync::Notify,
     /// Until when effects may begin, in milliseconds of this process.
     until: AtomicU64,
     ended: AtomicBool,
@@ -54,7 +56,11 @@ impl LeaseView {
 impl Lease {
     /// Take a lease, and start the thread that keeps it.
     pub(crate) async fn take(plan: &Arc<Plan>, links: Links, owner: OwnerId) -> Result<Self, Error> {
-        let shared = Arc::new(Shared { until: AtomicU64::new(0), ended: AtomicBool::new(false) });
+        let shared = Arc::new(Shared {
+            given_up: tokio::sync::Notify::new(),
+            until: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
+        });
         let (lost_tx, lost) = watch::channel(false);
         let (stopping_tx, stopping) = mpsc::channel(16);
         let (stop, stopped) = oneshot::channel();
@@ -102,11 +108,20 @@ impl Lease {
         self.shared.ended.store(true, Ordering::Release);
     }
 
+    /// End this incarnation: what it holds in memory cannot be trusted any more.
+    pub(crate) fn give_up(&self) {
+        self.end();
+        self.shared.given_up.notify_one();
+    }
+
     /// Wait until the lease is lost for good: somebody fenced this worker, or the server was replaced.
     pub(crate) async fn lost(&self) {
         let mut lost = self.lost.clone();
-        // An error means that the thread is gone, and the lease with it.
-        drop(lost.wait_for(|lost| *lost).await);
+        tokio::select! {
+            // An error means that the thread is gone, and the lease with it.
+            lost = lost.wait_for(|lost| *lost) => drop(lost),
+            () = self.shared.given_up.notified() => {}
+        }
         self.end();
     }
 

@@ -49,12 +49,23 @@ impl Local {
         free
     }
 
-    /// A claim has taken these.
-    pub(super) fn claimed<'i>(&self, ids: impl Iterator<Item = &'i Id>) {
+    /// A claim has taken these. `false` when one of them runs here: nobody can claim what is running, so the
+    /// server has gone back in time (a claim commits asynchronously, and may be lost in a crash), and with one
+    /// owner id the two could not be told apart.
+    #[must_use]
+    pub(super) fn claimed<'i>(&self, ids: impl Iterator<Item = &'i Id>) -> bool {
         let mut inner = self.inner();
+        let mut consistent = true;
         for id in ids {
-            inner.held.insert(id.clone(), Held::Claimed);
+            let before = inner.held.insert(id.clone(), Held::Claimed);
+            consistent &= !matches!(before, Some(Held::Running(attempt)) if !attempt.is_leaving());
         }
+        consistent
+    }
+
+    /// Whether this attempt is still the one that runs its workflow here.
+    pub(super) fn is_current(&self, attempt: &Arc<Attempt>) -> bool {
+        matches!(self.inner().held.get(&attempt.id), Some(Held::Running(there)) if Arc::ptr_eq(there, attempt))
     }
 
     /// Begin to run a workflow; unless it was cancelled before it came here, or runs already.

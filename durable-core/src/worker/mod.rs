@@ -312,6 +312,10 @@ async fn supervise(
         set(None);
         tracing::warn!(owner = %engine.owner, "worker lost its lease and begins again under a new owner");
         engine.abandon();
+        // If nobody fenced it, nobody has to wait for its lease to end.
+        if let Err(error) = engine.hand_back().await {
+            tracing::warn!(%error, "the former owner's work waits for its lease to end");
+        }
         let Some(next) = begin_again(&plan, &mut stopping).await else { break };
         engine = next;
         set(Some(engine.clone()));
@@ -351,6 +355,12 @@ async fn begin_again(plan: &Arc<Plan>, stopping: &mut watch::Receiver<Option<Dur
 }
 
 impl Engine {
+    /// Give up the lease in the database, and everything owned under it.
+    async fn hand_back(&self) -> Result<usize, Error> {
+        call!(self.claims, "hand work back", connection =>
+            lease_store::hand_back(connection, &self.plan.sql, self.owner))
+    }
+
     /// End an incarnation in order: wait for what runs, then hand the rest back at once.
     async fn finish(self: &Arc<Self>, patience: Duration) {
         let idle = self.plan.slots.acquire_many(u32::try_from(self.plan.settings.concurrency).unwrap_or(u32::MAX));
@@ -361,9 +371,7 @@ impl Engine {
         let handed_back = tokio::time::timeout(Duration::from_secs(10), async {
             let mut backoff = Backoff::for_callers();
             loop {
-                match call!(self.claims, "hand work back", connection =>
-                    lease_store::hand_back(connection, &self.plan.sql, self.owner))
-                {
+                match self.hand_back().await {
                     Err(error) if backoff.again(&error).await => {}
                     answer => break answer,
                 }

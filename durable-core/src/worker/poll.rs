@@ -63,7 +63,11 @@ async fn claim(engine: &Arc<Engine>, first: OwnedSemaphorePermit) -> Result<bool
     let claimed = call!(engine.claims, "claim workflows", connection => store::claim(
         connection, &plan.sql, engine.owner, &plan.settings.queue, &bodies, i64::try_from(limit).unwrap_or(1)))?;
     let full = claimed.len() == limit;
-    engine.local.claimed(claimed.iter().map(|c| &c.id));
+    if !engine.local.claimed(claimed.iter().map(|c| &c.id)) {
+        tracing::error!(owner = %engine.owner, "the server lost claims in a crash; the worker begins again");
+        engine.lease.give_up();
+        return Ok(false);
+    }
     let engine = engine.clone();
     if !claimed.is_empty() {
         // On a task of its own, so that long histories do not hold up the next claim.
@@ -122,7 +126,7 @@ async fn begin(engine: &Arc<Engine>, claimed: Vec<Claimed>, slots: Vec<OwnedSema
 async fn refuse(engine: &Arc<Engine>, claimed: &[Claimed], error: &Error) {
     tracing::error!(%error, count = claimed.len(), "histories cannot be read; the workflows are given back");
     for claimed in claimed {
-        engine.release(&claimed.id, &error.to_string()).await;
+        engine.release(&claimed.id, claimed.claims, &error.to_string()).await;
         engine.local.give_up(&claimed.id);
     }
 }

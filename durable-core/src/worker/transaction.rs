@@ -40,7 +40,8 @@ enum Once {
     /// The position is taken, or the workflow has another owner; nothing of this transaction stands.
     Refused,
     Failed(AttemptFailure),
-    /// The server answered COMMIT with an error that rolled everything back, like a deferred constraint's.
+    /// As `Failed`, on a connection that has to be closed: the attempt took too long, or the server answered
+    /// COMMIT with an error that rolled everything back, like a deferred constraint's.
     Rejected(AttemptFailure),
     /// The connection broke before COMMIT was sent: nothing of it stands.
     Broken(Error),
@@ -132,6 +133,8 @@ async fn in_transaction(
     probe("after a step body");
     let output = match attempted {
         Ok(output) => output,
+        // A statement that outlived the attempt may still be running: closing the connection ends both.
+        Err(failed) if failed.failure.kind() == FailureKind::Timeout => return Once::Rejected(failed),
         Err(failed) => return undo(tx, drive, &mark, failed).await,
     };
     let row = drive.row(Ok(&output), began.elapsed());
