@@ -59,7 +59,10 @@ async fn bad_names_are_refused_at_every_door() -> Result<()> {
     for (bad, part) in bad_names() {
         is_usage(&client.start(greets("x".into())).id(&bad).await.unwrap_err(), part);
         is_usage(&client.start(greets("x".into())).queue(&bad).await.unwrap_err(), part);
-        is_usage(&client.start_many([("fine", greets("x".into())), (&bad, greets("x".into()))]).await.unwrap_err(), part);
+        is_usage(
+            &client.start_many([("fine", greets("x".into())), (&bad, greets("x".into()))]).await.unwrap_err(),
+            part,
+        );
         is_usage(&client.send(&bad, WORD, "x".into()).await.unwrap_err(), part);
         is_usage(&client.send("known", WORD, "x".into()).key(&bad).await.unwrap_err(), part);
         is_usage(&client.cancel(&bad).await.unwrap_err(), part);
@@ -156,12 +159,14 @@ async fn fails_quickly(options: PgConnectOptions) {
 async fn a_port_where_nothing_listens_is_a_clear_error_at_once() {
     // Bound and closed again, so that nobody listens there.
     let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
-    fails_quickly(PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(port).username("u").password("hush")).await;
+    fails_quickly(PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(port).username("u").password("hush"))
+        .await;
 }
 
 #[tokio::test]
 async fn a_socket_directory_that_is_not_there_is_a_clear_error_at_once() {
-    fails_quickly(PgConnectOptions::new_without_pgpass().socket("/nonexistent/sockets").username("u").password("hush")).await;
+    fails_quickly(PgConnectOptions::new_without_pgpass().socket("/nonexistent/sockets").username("u").password("hush"))
+        .await;
 }
 
 async fn has_no_schema(pool: &PgPool, schema: &str) {

@@ -98,8 +98,10 @@ async fn a_start_waits_for_another_transactions_decision() -> Result<()> {
             let (durable, id) = (durable.clone(), id.clone());
             async move { durable.start(answers("second".into())).id(id).await }
         });
-        db.until("select count(*) > 0 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()")
-            .await;
+        db.until(
+            "select count(*) > 0 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()",
+        )
+        .await;
         if commits {
             tx.commit().await?;
         } else {

@@ -115,10 +115,9 @@ async fn nothing_that_users_store_is_traced() -> Result<()> {
     durable.send("kept", WORD, secret()).await?;
     durable.send("kept", WORD, secret()).await?;
     assert_eq!(kept.result().await?, SECRET.repeat(2));
-    for handle in [
-        durable.start(fails_with_a_secret(secret())).await?,
-        durable.start(panics_with_a_secret(secret())).await?,
-    ] {
+    for handle in
+        [durable.start(fails_with_a_secret(secret())).await?, durable.start(panics_with_a_secret(secret())).await?]
+    {
         handle.result().await.unwrap_err();
     }
     assert!(durable.start(fails_with_a_secret(secret())).id("kept").await.unwrap_err().is_conflict());
