@@ -208,7 +208,7 @@ async fn a_start_that_its_caller_dropped_still_runs() -> Result<()> {
     });
     db.until(
         "select count(*) > 0 from pg_stat_activity
-         where wait_event_type = 'Lock' and query like '-- Start workflows%' and pid <> pg_backend_pid()",
+         where wait_event_type = 'Lock' and query like '-- Start workflows%' and datname = current_database()",
     )
     .await;
     start.abort();
@@ -243,7 +243,11 @@ async fn a_repeated_start_beside_a_claim_does_not_run_the_body_twice() -> Result
             tokio::spawn(async move { durable.send("locked", GO, ()).await })
         })
         .collect();
-    db.until("select count(*) = 8 from pg_stat_activity where wait_event_type = 'Lock'").await;
+    db.until(
+        "select count(*) = 8 from pg_stat_activity
+         where wait_event_type = 'Lock' and datname = current_database()",
+    )
+    .await;
     let start = tokio::spawn({
         let durable = durable.clone();
         async move { durable.start(waits_then_works()).id("w").await }
