@@ -56,6 +56,9 @@ pub struct Seen {
     pub mail: Vec<Mail>,
 }
 
+/// Lane, seq, kind, name, output, recorded_at.
+type StepColumns = (String, i32, String, String, Option<String>, DateTime<Utc>);
+
 impl Seen {
     /// Look at a workflow.
     ///
@@ -67,7 +70,7 @@ impl Seen {
             .bind(id)
             .fetch_one(pool)
             .await?;
-        let steps: Vec<(String, i32, String, String, Option<String>, DateTime<Utc>)> = sqlx::query_as(
+        let steps: Vec<StepColumns> = sqlx::query_as(
             "select lane, seq, kind, name, output::text, recorded_at
              from durable.step where workflow_id = $1 order by lane, seq",
         )

@@ -31,6 +31,7 @@ pub struct Db {
 impl Db {
     /// A fresh database.
     pub async fn new() -> Self {
+        log_if_asked();
         let template = Template::new("durable", &[&durable::testing::schema_script(), APPLICATION_TABLES]);
         Self::from_template(template).await
     }
@@ -107,6 +108,14 @@ impl Db {
                 .expect("the status of a workflow");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+}
+
+/// `DURABLE_TEST_LOG=durable=debug cargo test ..` shows what the library says.
+pub fn log_if_asked() {
+    if let Ok(filter) = std::env::var("DURABLE_TEST_LOG") {
+        // The first test of the process sets it up, the others find it there.
+        drop(tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init());
     }
 }
 

@@ -19,14 +19,23 @@ use crate::db::Db;
 /// One round trip.
 #[derive(Clone, Debug)]
 pub struct Flight {
-    /// Which connection, in the order in which they were opened.
-    pub connection: usize,
+    /// Whether its connection was opened since the wire last forgot, so that it may serve to set it up.
+    pub fresh: bool,
     /// The texts of the statements that it executes; none when it only prepares one.
     pub statements: Vec<String>,
-    /// Whether it prepares a statement, which happens once per connection and statement.
-    pub prepares: bool,
+    /// Whether it prepares a statement, and whether that was needed.
+    pub prepares: Option<Prepares>,
     /// Whether its connection has said that its commits need not wait for the disk.
     pub asynchronous: bool,
+}
+
+/// What a connection has of a statement that it prepares.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Prepares {
+    /// Nothing yet: once per connection and statement, this is needed.
+    First,
+    /// The same statement, prepared before: a round trip for nothing.
+    Again,
 }
 
 /// The wire. Connections over it end when it is dropped.
@@ -38,10 +47,18 @@ pub struct Wire {
 }
 
 #[derive(Default)]
-struct Log(Mutex<Vec<Flight>>);
+struct Log(Mutex<Heard>);
+
+#[derive(Default)]
+struct Heard {
+    flights: Vec<Flight>,
+    /// Connections opened, and how many of them when the wire last forgot.
+    opened: usize,
+    known: usize,
+}
 
 impl Log {
-    fn flights(&self) -> MutexGuard<'_, Vec<Flight>> {
+    fn heard(&self) -> MutexGuard<'_, Heard> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -68,12 +85,14 @@ impl Wire {
 
     /// Forget what has passed so far.
     pub fn forget(&self) {
-        self.log.flights().clear();
+        let mut heard = self.log.heard();
+        heard.flights.clear();
+        heard.known = heard.opened;
     }
 
     /// What has passed, in its order.
     pub fn flights(&self) -> Vec<Flight> {
-        self.log.flights().clone()
+        self.log.heard().flights.clone()
     }
 }
 
@@ -87,7 +106,7 @@ impl Drop for Wire {
 
 impl std::fmt::Debug for Wire {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Wire({} flights)", self.log.flights().len())
+        write!(f, "Wire({} flights)", self.log.heard().flights.len())
     }
 }
 
@@ -116,9 +135,8 @@ impl Server {
 
 async fn accept(listener: UnixListener, server: Server, log: Arc<Log>) {
     let mut connections = tokio::task::JoinSet::new();
-    for connection in 0.. {
-        let Ok((client, _)) = listener.accept().await else { return };
-        let ear = Ear::new(connection, log.clone());
+    while let Ok((client, _)) = listener.accept().await {
+        let ear = Ear::new(log.clone());
         let server = server.clone();
         connections.spawn(async move {
             // An error is the end of the connection, which its client notices.
@@ -180,15 +198,21 @@ async fn body(client: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Vec<u8>>
 /// What one connection has said.
 struct Ear {
     log: Arc<Log>,
+    number: usize,
     prepared: HashMap<String, String>,
     portals: HashMap<String, String>,
     flight: Flight,
 }
 
 impl Ear {
-    fn new(connection: usize, log: Arc<Log>) -> Self {
-        let flight = Flight { connection, statements: Vec::new(), prepares: false, asynchronous: false };
-        Self { log, prepared: HashMap::new(), portals: HashMap::new(), flight }
+    fn new(log: Arc<Log>) -> Self {
+        let number = {
+            let mut heard = log.heard();
+            heard.opened += 1;
+            heard.opened
+        };
+        let flight = Flight { fresh: true, statements: Vec::new(), prepares: None, asynchronous: false };
+        Self { log, number, prepared: HashMap::new(), portals: HashMap::new(), flight }
     }
 
     fn hear(&mut self, kind: u8, message: &[u8]) {
@@ -196,9 +220,10 @@ impl Ear {
         let mut text = || texts.next().unwrap_or_default();
         match kind {
             b'P' => {
-                self.flight.prepares = true;
-                let name = text();
-                self.prepared.insert(name, text());
+                let (name, statement) = (text(), text());
+                let known = self.prepared.values().any(|known| *known == statement);
+                self.flight.prepares = Some(if known { Prepares::Again } else { Prepares::First });
+                self.prepared.insert(name, statement);
             }
             b'B' => {
                 let portal = text();
@@ -221,8 +246,10 @@ impl Ear {
     }
 
     fn take_off(&mut self) {
-        let next = Flight { statements: Vec::new(), prepares: false, ..self.flight };
+        let next = Flight { statements: Vec::new(), prepares: None, ..self.flight };
         let flight = std::mem::replace(&mut self.flight, next);
-        self.log.flights().push(flight);
+        let mut heard = self.log.heard();
+        let fresh = self.number > heard.known;
+        heard.flights.push(Flight { fresh, ..flight });
     }
 }

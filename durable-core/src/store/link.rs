@@ -212,9 +212,9 @@ fn session_settings(commits: Commits) -> String {
     };
     // The time-outs, not keepalives, free the rows that a half-open connection holds.
     format!(
-        "{vigilance} set search_path = ''; set timezone = 'UTC'; set jit = off; {commits} \
+        "set search_path = ''; set timezone = 'UTC'; set jit = off; {commits} \
          set idle_in_transaction_session_timeout = '10s'; set statement_timeout = '30s'; \
-         set lock_timeout = '15s'"
+         set lock_timeout = '15s'; {vigilance}"
     )
 }
 

@@ -49,18 +49,19 @@ impl Local {
         free
     }
 
-    /// A claim has taken these. `false` when one of them runs here: nobody can claim what is running, so the
-    /// server has gone back in time (a claim commits asynchronously, and may be lost in a crash), and with one
-    /// owner id the two could not be told apart.
+    /// A claim has taken these. Answers the attempts that run them here already: nobody can claim what is
+    /// running, so the server has gone back in time (a claim commits asynchronously, and may be lost in a
+    /// crash), and under one owner id the two could not be told apart.
     #[must_use]
-    pub(super) fn claimed<'i>(&self, ids: impl Iterator<Item = &'i Id>) -> bool {
+    pub(super) fn claimed<'i>(&self, ids: impl Iterator<Item = &'i Id>) -> Vec<Arc<Attempt>> {
         let mut inner = self.inner();
-        let mut consistent = true;
-        for id in ids {
-            let before = inner.held.insert(id.clone(), Held::Claimed);
-            consistent &= !matches!(before, Some(Held::Running(attempt)) if !attempt.is_leaving());
-        }
-        consistent
+        let before = ids.filter_map(|id| inner.held.insert(id.clone(), Held::Claimed));
+        let running = before.filter_map(|held| match held {
+            // One that is just being suspended may be claimed anew before it is forgotten here.
+            Held::Running(attempt) => (!attempt.is_leaving()).then_some(attempt),
+            Held::Starting | Held::Claimed => None,
+        });
+        running.collect()
     }
 
     /// Whether this attempt is still the one that runs its workflow here.

@@ -6,6 +6,7 @@ use std::time::Instant;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Engine;
+use crate::decide::Stop;
 use crate::error::Error;
 use crate::history::History;
 use crate::id::Id;
@@ -24,7 +25,7 @@ const REAP_MAX: i64 = 1_000;
 /// Claim and run due workflows, for ever. Ends only with its incarnation.
 pub(super) async fn poll(engine: &Arc<Engine>) {
     let plan = &engine.plan;
-    let sweep_every = plan.settings.lease / 2;
+    let sweep_every = plan.settings.lease;
     let mut swept_at = Instant::now();
     loop {
         if swept_at.elapsed() >= sweep_every {
@@ -63,7 +64,9 @@ async fn claim(engine: &Arc<Engine>, first: OwnedSemaphorePermit) -> Result<bool
     let claimed = call!(engine.claims, "claim workflows", connection => store::claim(
         connection, &plan.sql, engine.owner, &plan.settings.queue, &bodies, i64::try_from(limit).unwrap_or(1)))?;
     let full = claimed.len() == limit;
-    if !engine.local.claimed(claimed.iter().map(|c| &c.id)) {
+    let running = engine.local.claimed(claimed.iter().map(|c| &c.id));
+    if !running.is_empty() {
+        running.iter().for_each(|attempt| attempt.stop(Stop::Lost));
         tracing::error!(owner = %engine.owner, "the server lost claims in a crash; the worker begins again");
         engine.lease.give_up();
         return Ok(false);

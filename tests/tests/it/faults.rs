@@ -31,6 +31,7 @@ struct Own {
 
 impl Own {
     async fn start(options: ServerOptions) -> Result<Self> {
+        durable_tests::db::log_if_asked();
         let server = tokio::task::spawn_blocking(|| Server::start(options)).await??;
         let url = server.url("postgres");
         let pool = PgPoolOptions::new().max_connections(5).connect(&url).await?;

@@ -208,7 +208,7 @@ async fn a_start_that_its_caller_dropped_still_runs() -> Result<()> {
     });
     db.until(
         "select count(*) > 0 from pg_stat_activity
-         where wait_event_type = 'Lock' and query like '%insert into durable.workflow%'
+         where wait_event_type = 'Lock' and query like '-- Start workflows%'
            and datname = current_database()",
     )
     .await;

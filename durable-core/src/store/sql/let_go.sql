@@ -1,6 +1,6 @@
 -- Give workflows back that this worker owns without knowing it, each if it is still under that claim. They
 -- keep their place in the queue.
--- Locks: the workflow rows, in key order.
+-- Locks: the workflow rows. Nobody else takes several of one worker's rows.
 with given as (
     select * from unnest($2::smallint[], $3::text[], $4::integer[]) as g (bucket, id, claims)
 ),

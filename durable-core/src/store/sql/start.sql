@@ -12,9 +12,10 @@ with given as (
 ),
 found as materialized (
     -- A birth and a claim differ: only at a birth are the claim and the creation one moment. It is found here
-    -- when the same statement was sent before and its reply was lost.
+    -- when the same statement was sent before and its reply was lost; only the caller that `here` keeps a place for
+    -- may take it for its own.
     select g.n, w.created_at, w.name, w.version, w.input::text = g.input as same_input,
-           w.owner is not distinct from $10 and $10 is not null
+           g.here and w.owner is not distinct from $10
                and w.claims = 1 and w.claimed_at = w.created_at as born_here,
            w.name = g.name and w.version = g.version as same_workflow
     from given g
