@@ -28,9 +28,13 @@ struct Inner {
 
 enum Held {
     /// A caller in this process is starting it here.
-    Starting,
+    Starting {
+        cancelled: bool,
+    },
     /// Claimed; its history is being loaded.
-    Claimed,
+    Claimed {
+        cancelled: bool,
+    },
     Running(Arc<Attempt>),
 }
 
@@ -44,7 +48,7 @@ impl Local {
         let mut inner = self.inner();
         let free = !inner.held.contains_key(id);
         if free {
-            inner.held.insert(id.clone(), Held::Starting);
+            inner.held.insert(id.clone(), Held::Starting { cancelled: false });
         }
         free
     }
@@ -55,11 +59,15 @@ impl Local {
     #[must_use]
     pub(super) fn claimed<'i>(&self, ids: impl Iterator<Item = &'i Id>) -> Vec<Arc<Attempt>> {
         let mut inner = self.inner();
-        let before = ids.filter_map(|id| inner.held.insert(id.clone(), Held::Claimed));
+        let Inner { held, cancelled, .. } = &mut *inner;
+        let before = ids.filter_map(|id| {
+            let cancelled = cancelled.contains_key(id);
+            held.insert(id.clone(), Held::Claimed { cancelled })
+        });
         let running = before.filter_map(|held| match held {
             // One that is just being suspended may be claimed anew before it is forgotten here.
             Held::Running(attempt) => (!attempt.is_leaving()).then_some(attempt),
-            Held::Starting | Held::Claimed => None,
+            Held::Starting { .. } | Held::Claimed { .. } => None,
         });
         running.collect()
     }
@@ -72,12 +80,13 @@ impl Local {
     /// Begin to run a workflow; unless it was cancelled before it came here, or runs already.
     pub(super) fn run(&self, attempt: &Arc<Attempt>) -> bool {
         let mut inner = self.inner();
-        if inner.cancelled.contains_key(&attempt.id) {
-            inner.held.remove(&attempt.id);
-            return false;
-        }
-        if let Some(Held::Running(_)) = inner.held.get(&attempt.id) {
-            return false;
+        match inner.held.get(&attempt.id) {
+            Some(Held::Running(_)) => return false,
+            Some(Held::Starting { cancelled: true } | Held::Claimed { cancelled: true }) => {
+                inner.held.remove(&attempt.id);
+                return false;
+            }
+            Some(Held::Starting { cancelled: false } | Held::Claimed { cancelled: false }) | None => {}
         }
         inner.held.insert(attempt.id.clone(), Held::Running(attempt.clone()));
         true
@@ -86,7 +95,7 @@ impl Local {
     /// Give up a place that never came to run.
     pub(super) fn give_up(&self, id: &Id) {
         let mut inner = self.inner();
-        if let Some(Held::Starting | Held::Claimed) = inner.held.get(id) {
+        if let Some(Held::Starting { .. } | Held::Claimed { .. }) = inner.held.get(id) {
             inner.held.remove(id);
         }
     }
@@ -94,7 +103,7 @@ impl Local {
     /// Give up the place of a workflow that is being started, if nothing else has come of it.
     pub(super) fn unreserve(&self, id: &Id) {
         let mut inner = self.inner();
-        if let Some(Held::Starting) = inner.held.get(id) {
+        if let Some(Held::Starting { .. }) = inner.held.get(id) {
             inner.held.remove(id);
         }
     }
@@ -112,18 +121,21 @@ impl Local {
     pub(super) fn running(&self, id: &Id) -> Option<Arc<Attempt>> {
         match self.inner().held.get(id) {
             Some(Held::Running(attempt)) => Some(attempt.clone()),
-            Some(Held::Starting | Held::Claimed) | None => None,
+            Some(Held::Starting { .. } | Held::Claimed { .. }) | None => None,
         }
     }
 
     /// A workflow was cancelled: the attempt to stop, or `None` after making sure that none begins here.
     pub(super) fn cancel(&self, id: &Id) -> Option<Arc<Attempt>> {
         let mut inner = self.inner();
-        if let Some(Held::Running(attempt)) = inner.held.get(id) {
-            return Some(attempt.clone());
+        match inner.held.get_mut(id) {
+            Some(Held::Running(attempt)) => return Some(attempt.clone()),
+            Some(Held::Starting { cancelled } | Held::Claimed { cancelled }) => *cancelled = true,
+            None => {
+                inner.cancelled.retain(|_, since| since.elapsed() < CANCELLED_KEPT);
+                inner.cancelled.insert(id.clone(), Instant::now());
+            }
         }
-        inner.cancelled.retain(|_, since| since.elapsed() < CANCELLED_KEPT);
-        inner.cancelled.insert(id.clone(), Instant::now());
         None
     }
 
@@ -131,7 +143,7 @@ impl Local {
         let inner = self.inner();
         let running = inner.held.values().filter_map(|held| match held {
             Held::Running(attempt) => Some(attempt.clone()),
-            Held::Starting | Held::Claimed => None,
+            Held::Starting { .. } | Held::Claimed { .. } => None,
         });
         running.collect()
     }
