@@ -1,10 +1,12 @@
 //! When a worker is gone, frozen, poisoned or shut down, another one goes on: in time, and alone.
 
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use durable::{Ctx, StepCtx, step, workflow};
+use durable::{Ctx, PgConnection, StepCtx, step, workflow};
 use durable_tests::db::{Db, PATIENCE};
+use durable_tests::effects;
 use durable_tests::gate::Gate;
 use durable_tests::journey;
 use durable_tests::victim::{Orders, Victim};
@@ -118,6 +120,84 @@ async fn a_fenced_worker_cannot_record_before_the_new_owner_does() -> Result<()>
     assert_eq!(db.count(recorded).await, 2);
     assert_eq!(db.count("select count(*) from effect where step = 'hold_transaction'").await, 1);
     assert_eq!(db.count("select count(*) from effect where step = 'transactional'").await, 2);
+    Ok(())
+}
+
+/// One of two workers in this process, and where its bodies stand.
+#[derive(Clone)]
+struct Side {
+    name: &'static str,
+    gate: Gate,
+}
+
+/// Where bodies stand before they end, first come first served.
+static END: LazyLock<Gate> = LazyLock::new(Gate::default);
+
+#[step]
+async fn told_apart(step: &StepCtx) -> Result<String> {
+    let side = step.state::<Side>();
+    side.gate.pass().await;
+    Ok(side.name.to_owned())
+}
+
+#[step(tx)]
+async fn written_apart(tx: &mut PgConnection, step: &StepCtx) -> Result<String> {
+    let side = step.state::<Side>();
+    effects::write(tx, step, "written_apart", side.name).await?;
+    side.gate.pass().await;
+    Ok(side.name.to_owned())
+}
+
+#[workflow]
+async fn apart(ctx: &Ctx, place: String) -> Result<String> {
+    match &*place {
+        "plain" => Ok(ctx.run(told_apart()).await?),
+        "transactional" => Ok(ctx.run(written_apart()).await?),
+        _ => {
+            END.pass().await;
+            Ok("ended".to_owned())
+        }
+    }
+}
+
+/// P9: a worker that was fenced and has no way to know, its lease being good by its own clock, records no
+/// step and ends no workflow: the database refuses it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fenced_worker_that_does_not_know_is_refused() -> Result<()> {
+    const PLACES: [&str; 3] = ["plain", "transactional", "end"];
+    let (db, lease) = (Db::new().await, Duration::from_secs(600));
+    let clock = db.clock().await;
+    let [old, new] = ["old", "new"].map(|name| Side { name, gate: Gate::default() });
+    let worker = |side: &Side| db.builder().lease(lease).register(apart).state(side.clone());
+    let first = worker(&old).start().await?;
+    for place in PLACES {
+        first.start(apart(place.to_owned())).id(place).await?;
+    }
+    old.gate.reached().await;
+    old.gate.reached().await;
+    END.reached().await;
+
+    // Its next heartbeat is minutes away.
+    clock.advance(lease * 2).await?;
+    let second = worker(&new).start().await?;
+    new.gate.reached().await;
+    new.gate.reached().await;
+    END.reached().await;
+    old.gate.open();
+    old.gate.open();
+    END.open();
+    first.shutdown(PATIENCE).await;
+
+    assert_eq!(db.count("select count(*) from durable.step").await, 0, "the fenced worker recorded a step");
+    assert_eq!(db.count("select count(*) from effect").await, 0, "the fenced worker committed an effect");
+    assert_eq!(db.count("select count(*) from durable.workflow where status = 'running'").await, 3);
+    new.gate.open();
+    new.gate.open();
+    END.open();
+    for (place, output) in PLACES.into_iter().zip(["new", "new", "ended"]) {
+        assert_eq!(second.workflow::<String>(place).result().await?, output);
+    }
+    assert_eq!(db.text("select string_agg(value, ',') from effect").await, "new");
     Ok(())
 }
 
