@@ -3,7 +3,7 @@
 //! Nothing here touches the database: leaves leave orders with `Hands`, which the worker implements.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -125,7 +125,9 @@ pub(crate) struct Attempt {
     /// Which claim of the workflow this is.
     pub(crate) claims: i32,
     pub(crate) created_at: DateTime<Utc>,
-    pub(crate) hands: Arc<dyn Hands>,
+    /// Weak, because the worker holds the attempt: a strong one would keep both, and the lease, for ever when
+    /// the runtime is dropped in the middle.
+    hands: Weak<dyn Hands>,
     short_wait: Duration,
     /// The database's time at a time of this process.
     clock: (DateTime<Utc>, Instant),
@@ -152,7 +154,7 @@ struct Inner {
 }
 
 impl Attempt {
-    pub(crate) fn new(claimed: &Claimed, history: History, hands: Arc<dyn Hands>, short_wait: Duration) -> Self {
+    pub(crate) fn new(claimed: &Claimed, history: History, hands: Weak<dyn Hands>, short_wait: Duration) -> Self {
         let stored = claimed
             .waits
             .iter()
@@ -188,6 +190,11 @@ impl Attempt {
     }
 
     // What leaves use.
+
+    /// The worker; `None` while it is being torn down, and an order would never be answered anyway.
+    pub(crate) fn hands(&self) -> Option<Arc<dyn Hands>> {
+        self.hands.upgrade()
+    }
 
     /// What stands at a position. A mismatch stops the attempt.
     pub(crate) fn ask(&self, at: &Position, kind: Kind, name: &str) -> Asked {

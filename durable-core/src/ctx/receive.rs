@@ -116,14 +116,17 @@ impl<T> Mailbox<'_, T> {
         let (reply, answer) = oneshot::channel();
         let (_, mark) = self.attempt.mail();
         self.attempt.begin_flight();
-        self.attempt.hands.receive(ReceiveOrder {
+        let order = ReceiveOrder {
             attempt: self.attempt.clone(),
             position: self.position.clone(),
             topic: self.topic.name(),
             over,
             took: self.began_at.elapsed(),
             reply,
-        });
+        };
+        if let Some(hands) = self.attempt.hands() {
+            hands.receive(order);
+        }
         self.state = State::Looking { answer, mark, wait };
     }
 

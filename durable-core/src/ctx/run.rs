@@ -95,7 +95,7 @@ impl<T> StepRun<'_, T> {
     fn order(&mut self, past: Vec<FailedAttempt>) {
         let (reply, answer) = oneshot::channel();
         self.attempt.begin_flight();
-        self.attempt.hands.run_step(StepOrder {
+        let order = StepOrder {
             attempt: self.attempt.clone(),
             position: self.position.clone(),
             name: self.definition.name,
@@ -106,7 +106,10 @@ impl<T> StepRun<'_, T> {
             past,
             reply,
             _open: OpenOrder::new(&self.attempt),
-        });
+        };
+        if let Some(hands) = self.attempt.hands() {
+            hands.run_step(order);
+        }
         self.state = State::Running(answer);
     }
 

@@ -33,11 +33,12 @@ impl Engine {
     /// Run a workflow that this worker owns, on a task of its own.
     pub(super) fn adopt(self: Arc<Self>, claimed: Claimed, history: History, slot: OwnedSemaphorePermit) {
         let engine = self;
-        let attempt = Arc::new(Attempt::new(&claimed, history, engine.clone(), engine.plan.settings.short_wait));
+        let hands = Arc::downgrade(&engine);
+        let attempt = Arc::new(Attempt::new(&claimed, history, hands, engine.plan.settings.short_wait));
         if !engine.local.run(&attempt) {
             return;
         }
-        tokio::spawn(async move {
+        engine.runtime.clone().spawn(async move {
             engine.execute(&attempt, &claimed).await;
             engine.local.forget(&attempt);
             drop(slot);

@@ -1,7 +1,6 @@
 //! The lease of one incarnation: a heartbeat on a thread of its own, so that a busy runtime does not lose it.
 //!
-//! The thread ends with the incarnation, also when its runtime is dropped: the channel that stops it is then
-//! closed. It never waits for anything but the database and its timer.
+//! The thread ends with the incarnation, also when its runtime is dropped: `Heart` is dropped then. It never waits for anything but the database and its timer.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -23,7 +22,11 @@ pub(crate) struct Lease {
     /// Cancelled workflows that this worker has to stop.
     stopping: tokio::sync::Mutex<mpsc::Receiver<Vec<Id>>>,
     lost: watch::Receiver<bool>,
-    /// Dropped with the incarnation; the thread ends then.
+}
+
+/// Keeps the lease's thread going while it lives. It belongs to the worker's own task, not to what others hold
+/// too: when the runtime is dropped, the lease goes with it.
+pub(crate) struct Heart {
     _stop: oneshot::Sender<()>,
 }
 
@@ -55,7 +58,7 @@ impl LeaseView {
 
 impl Lease {
     /// Take a lease, and start the thread that keeps it.
-    pub(crate) async fn take(plan: &Arc<Plan>, links: Links, owner: OwnerId) -> Result<Self, Error> {
+    pub(crate) async fn take(plan: &Arc<Plan>, links: Links, owner: OwnerId) -> Result<(Self, Heart), Error> {
         let shared = Arc::new(Shared {
             given_up: tokio::sync::Notify::new(),
             until: AtomicU64::new(0),
@@ -71,7 +74,8 @@ impl Lease {
             .spawn(move || keeper.main(taken_tx, stopped, &lost_tx))
             .map_err(|e| Error::new(ErrorKind::Unavailable, format!("could not start the lease's thread: {e}")))?;
         taken.await.map_err(|_| Error::new(ErrorKind::Unavailable, "the lease's thread ended at once"))??;
-        Ok(Self { shared, stopping: tokio::sync::Mutex::new(stopping), lost, _stop: stop })
+        let lease = Self { shared, stopping: tokio::sync::Mutex::new(stopping), lost };
+        Ok((lease, Heart { _stop: stop }))
     }
 
     /// Whether effects may begin.
@@ -195,30 +199,31 @@ impl Keeper {
     /// Renew the lease until it is lost.
     async fn keep(&self) {
         let every = self.plan.settings.heartbeat_every();
-        let mut pause = every;
+        // An unanswered heartbeat must not hold up the next try for longer than the lease has left.
+        let within = every.max(Duration::from_millis(500));
+        let (mut pause, mut failing) = (every, false);
         loop {
             tokio::time::sleep(pause).await;
             let asked_at = Instant::now();
-            // An unanswered heartbeat must not hold up the next try for longer than the lease has left.
-            let beat = tokio::time::timeout(every.max(Duration::from_millis(500)), self.beat()).await;
-            pause = match beat {
+            let beat = tokio::time::timeout(within, self.beat()).await;
+            let problem = match beat {
                 Ok(Ok(Fence::Held)) => {
                     self.renewed(asked_at);
-                    every
+                    (pause, failing) = (every, false);
+                    continue;
                 }
                 Ok(Ok(Fence::Lost)) => return,
-                Ok(Err(error)) => {
-                    tracing::warn!(%error, "worker could not renew its lease");
-                    if self.server_was_replaced().await {
-                        return;
-                    }
-                    every / 10
-                }
-                Err(_) => {
-                    tracing::warn!("worker could not renew its lease: no answer in time");
-                    every / 10
-                }
+                Ok(Err(error)) => error,
+                Err(_) => Error::no_answer("renew the lease", within),
             };
+            // Said once for each outage; the database has its own log.
+            if !std::mem::replace(&mut failing, true) {
+                tracing::warn!(error = %problem, "worker could not renew its lease and tries again");
+            }
+            if self.server_was_replaced().await {
+                return;
+            }
+            pause = every / 10;
         }
     }
 

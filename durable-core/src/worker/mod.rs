@@ -33,7 +33,7 @@ use crate::store::{lease as lease_store, message, step};
 use crate::wake::Wake;
 use crate::workflow::Registry;
 use committer::Committer;
-use lease::Lease;
+use lease::{Heart, Lease};
 use local::Local;
 
 /// Connections for suspensions, ends and receives. Steps have the committer's, claims have their own.
@@ -64,20 +64,22 @@ pub(crate) struct Engine {
     committer: Committer,
     lease: Lease,
     local: Local,
+    /// Where the worker lives. What it runs lives there too, whoever asked for it from wherever.
+    runtime: tokio::runtime::Handle,
     own: Weak<Engine>,
 }
 
 impl Engine {
     /// Begin an incarnation: connect, take a lease, start the committers.
-    async fn begin(plan: &Arc<Plan>) -> Result<Arc<Self>, Error> {
+    async fn begin(plan: &Arc<Plan>) -> Result<(Arc<Self>, Heart), Error> {
         let identity = Self::identity(plan).await?;
         let links =
             |commits, most| Links::new(plan.factory.clone(), plan.sql.clone(), commits, most, Some(identity.clone()));
         let owner = OwnerId::generate();
-        let lease = Lease::take(plan, links(Commits::Asynchronous, 1), owner).await?;
+        let (lease, heart) = Lease::take(plan, links(Commits::Asynchronous, 1), owner).await?;
         tracing::info!(%owner, queue = plan.settings.queue, "worker has its lease");
         let committer_links = Arc::new(links(Commits::Flushed, committer::COMMITTERS));
-        Ok(Arc::new_cyclic(|own| Self {
+        let engine = Arc::new_cyclic(|own| Self {
             owner,
             plan: plan.clone(),
             claims: links(Commits::Asynchronous, 1),
@@ -86,8 +88,10 @@ impl Engine {
             committer: Committer::new(&committer_links, owner, &lease),
             lease,
             local: Local::default(),
+            runtime: tokio::runtime::Handle::current(),
             own: own.clone(),
-        }))
+        });
+        Ok((engine, heart))
     }
 
     async fn identity(plan: &Arc<Plan>) -> Result<Arc<str>, Error> {
@@ -136,7 +140,7 @@ impl Engine {
     /// Say that nothing of a cancelled workflow can begin here any more.
     fn acknowledge(&self, id: Id) {
         let Some(engine) = self.own() else { return };
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             let act = "acknowledge a cancellation";
             let mut backoff = Backoff::for_worker();
             let ids = [id];
@@ -183,13 +187,13 @@ impl Drop for Reserved<'_> {
 impl Hands for Engine {
     fn run_step(&self, order: StepOrder) {
         if let Some(engine) = self.own() {
-            tokio::spawn(drive::drive(engine, order));
+            self.runtime.spawn(drive::drive(engine, order));
         }
     }
 
     fn receive(&self, order: ReceiveOrder) {
         if let Some(engine) = self.own() {
-            tokio::spawn(async move { engine.look(order).await });
+            self.runtime.spawn(async move { engine.look(order).await });
         }
     }
 }
@@ -264,12 +268,12 @@ pub(crate) struct Worker {
 impl Worker {
     /// Start a worker: answers once it has its lease.
     pub(crate) async fn start(plan: Arc<Plan>) -> Result<Self, Error> {
-        let engine = Engine::begin(&plan).await?;
+        let (engine, heart) = Engine::begin(&plan).await?;
         poll::report_unknown(&engine).await;
         let current = Arc::new(Mutex::new(Some(engine.clone())));
         let (stop, stopping) = watch::channel(None);
         let (done, finished) = watch::channel(false);
-        tokio::spawn(supervise(plan, engine, current.clone(), stopping, done));
+        tokio::spawn(supervise(plan, (engine, heart), current.clone(), stopping, done));
         Ok(Self { stop, done: finished, current })
     }
 
@@ -290,7 +294,7 @@ impl Worker {
 /// Run one incarnation after the other, until told to stop.
 async fn supervise(
     plan: Arc<Plan>,
-    mut engine: Arc<Engine>,
+    (mut engine, mut heart): (Arc<Engine>, Heart),
     current: Arc<Mutex<Option<Arc<Engine>>>>,
     mut stopping: watch::Receiver<Option<Duration>>,
     done: watch::Sender<bool>,
@@ -317,9 +321,10 @@ async fn supervise(
             tracing::warn!(%error, "the former owner's work waits for its lease to end");
         }
         let Some(next) = begin_again(&plan, &mut stopping).await else { break };
-        engine = next;
+        (engine, heart) = next;
         set(Some(engine.clone()));
     }
+    drop(heart);
     done.send_replace(true);
 }
 
@@ -333,7 +338,10 @@ async fn asked_to_stop(stopping: &mut watch::Receiver<Option<Duration>>) -> Dura
 }
 
 /// A new incarnation, however long the database takes; `None` when told to stop meanwhile.
-async fn begin_again(plan: &Arc<Plan>, stopping: &mut watch::Receiver<Option<Duration>>) -> Option<Arc<Engine>> {
+async fn begin_again(
+    plan: &Arc<Plan>,
+    stopping: &mut watch::Receiver<Option<Duration>>,
+) -> Option<(Arc<Engine>, Heart)> {
     loop {
         let tried = tokio::select! {
             _ = asked_to_stop(stopping) => return None,

@@ -8,6 +8,7 @@ use durable::{Ctx, PgConnection, StepCtx, step, workflow};
 use durable_tests::db::{Db, PATIENCE};
 use durable_tests::effects;
 use durable_tests::gate::Gate;
+use durable_tests::island::Island;
 use durable_tests::journey;
 use durable_tests::victim::{Orders, Victim};
 
@@ -341,5 +342,25 @@ async fn a_shutdown_hands_the_rest_back_at_once() -> Result<()> {
 
     assert_eq!(second.workflow::<i64>("a").result().await?, 2);
     assert_eq!(db.count("select recoveries::bigint from durable.workflow where id = 'a'").await, 0, "nobody was lost");
+    Ok(())
+}
+
+/// P10: the lease goes with the runtime, also in a process that lives on and still has the worker's handle.
+#[tokio::test]
+async fn a_worker_whose_runtime_is_gone_loses_its_lease() -> Result<()> {
+    let db = Db::new().await;
+    let gate = Gate::default();
+    let builder = || db.builder().lease(Duration::from_secs(1)).register(gated).state(gate.clone());
+    let island = Island::start(builder()).await;
+    let kept = island.durable().clone();
+    kept.start(gated(1)).id("g").await?;
+    gate.reached().await;
+    island.sink().await;
+
+    let second = builder().start().await?;
+    gate.reached().await;
+    gate.open();
+    second.workflow::<i64>("g").result().await?;
+    drop(kept);
     Ok(())
 }
