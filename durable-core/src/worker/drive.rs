@@ -27,12 +27,11 @@ const ATTEMPTS_KEPT_MAX: usize = 20;
 /// Run a step until its outcome is recorded, its next attempt is far away, or the attempt is stopped.
 pub(super) async fn drive(engine: Arc<Engine>, mut order: StepOrder) {
     match StepDrive::go(&engine, &mut order).await {
-        Ok(driven) => {
-            if let Some(driven) = driven {
-                // Nobody waits for a step whose future was dropped; its record stands.
-                drop(order.reply.send(driven));
-            }
-        }
+        // Nobody waits for a step whose future was dropped; its record stands.
+        Ok(Some(driven)) => drop(order.reply.send(driven)),
+        // A leaf that still waits is told by the end of its attempt. Usually that has come about already.
+        Ok(None) if !order.reply.is_closed() => order.attempt.stop(Stop::Lost),
+        Ok(None) => {}
         Err(error) => order.attempt.stop(Stop::Broken(error.to_string())),
     }
 }

@@ -30,7 +30,7 @@ const ACT: &str = "run a transactional step";
 pub(super) enum Tried {
     Recorded(Record),
     Failed(AttemptFailure),
-    /// The workflow is somebody else's by now.
+    /// The workflow is somebody else's by now, or its body has no use for the step any more.
     Stopped,
 }
 
@@ -39,6 +39,8 @@ enum Once {
     Recorded(Record),
     /// The position is taken, or the workflow has another owner; nothing of this transaction stands.
     Refused,
+    /// The body has dropped the step's future; nothing of this transaction stands.
+    GivenUp,
     Failed(AttemptFailure),
     /// As `Failed`, on a connection that has to be closed: the attempt took too long, or the server answered
     /// COMMIT with an error that rolled everything back, like a deferred constraint's.
@@ -61,6 +63,7 @@ pub(super) async fn attempt(drive: &mut StepDrive<'_>, body: &Arc<Body>, ctx: St
         match outcome {
             Once::Recorded(record) => return Ok(Tried::Recorded(record)),
             Once::Refused => return found(drive).await,
+            Once::GivenUp => return Ok(Tried::Stopped),
             Once::Smuggled => return Ok(Tried::Failed(smuggled())),
             Once::Failed(failed) | Once::Rejected(failed) => {
                 // Another owner of this position may have committed first; what failed here may be the
@@ -106,7 +109,7 @@ async fn once(drive: &mut StepDrive<'_>, body: &Arc<Body>, ctx: StepCtx) -> Resu
         // Only an answered COMMIT or ROLLBACK proves the connection healthy; otherwise it is closed, which
         // ends whatever is left of the transaction.
         Once::Recorded(_) | Once::Failed(_) => link.give_back(),
-        Once::Rejected(_) | Once::Refused | Once::Broken(_) | Once::Unknown(..) | Once::Smuggled => {}
+        Once::Rejected(_) | Once::Refused | Once::GivenUp | Once::Broken(_) | Once::Unknown(..) | Once::Smuggled => {}
     }
     Ok(once)
 }
@@ -127,7 +130,7 @@ async fn in_transaction(
     let attempted = tokio::select! {
         biased;
         // The leaf is gone, and the connection goes with the transaction.
-        () = drive.order.reply.closed() => return Once::Refused,
+        () = drive.order.reply.closed() => return Once::GivenUp,
         attempted = within(drive.order.timeout, body(&mut tx, ctx, &drive.input)) => attempted,
     };
     probe("after a step body");

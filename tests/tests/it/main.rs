@@ -6,6 +6,7 @@ mod budgets;
 mod cancelling;
 mod crash;
 mod faults;
+mod giving_up;
 mod history;
 mod in_transactions;
 mod lanes;
