@@ -86,12 +86,18 @@ async fn original(ctx: &Ctx) -> Result<String> {
     Ok(before + &ctx.run(work("after".into())).await?)
 }
 
-/// Bring a workflow to its receive with `first`, then let `second` go on with it until it is blocked.
-async fn deploy(db: &Db, kit: &Kit, second: impl FnOnce(Builder) -> Builder) -> Result<(Failure, WorkflowInfo)> {
+/// Bring a workflow to its receive with the code that it began with, and end that worker.
+async fn wait_at_the_receive(db: &Db, kit: &Kit) -> Result<()> {
     let first = db.builder().register(original).state(kit.clone()).start().await?;
     first.start(original()).id("o").await?;
     db.until_status("o", "suspended").await;
     first.shutdown(Duration::from_secs(10)).await;
+    Ok(())
+}
+
+/// Bring a workflow to its receive, then let `second` go on with it until it is blocked.
+async fn deploy(db: &Db, kit: &Kit, second: impl FnOnce(Builder) -> Builder) -> Result<(Failure, WorkflowInfo)> {
+    wait_at_the_receive(db, kit).await?;
 
     let second = second(db.builder().state(kit.clone())).start().await?;
     second.send("o", GO, ()).await?;
@@ -179,10 +185,7 @@ async fn a_body_that_swallows_failures_cannot_swallow_a_mismatch() -> Result<()>
 async fn a_step_that_became_transactional_keeps_its_outcome() -> Result<()> {
     let db = Db::new().await;
     let kit = Kit::default();
-    let first = db.builder().register(original).state(kit.clone()).start().await?;
-    first.start(original()).id("o").await?;
-    db.until_status("o", "suspended").await;
-    first.shutdown(Duration::from_secs(10)).await;
+    wait_at_the_receive(&db, &kit).await?;
     let second = db.builder().register(changed::became_transactional).start().await?;
     second.send("o", GO, ()).await?;
     assert_eq!(second.workflow::<String>("o").result().await?, "before");
@@ -207,10 +210,7 @@ async fn a_blocked_workflow_can_be_cancelled() -> Result<()> {
 async fn a_message_to_a_blocked_workflow_waits_for_it() -> Result<()> {
     let db = Db::new().await;
     let kit = Kit::default();
-    let first = db.builder().register(original).state(kit.clone()).start().await?;
-    first.start(original()).id("o").await?;
-    db.until_status("o", "suspended").await;
-    first.shutdown(Duration::from_secs(10)).await;
+    wait_at_the_receive(&db, &kit).await?;
     // Woken by a message of a topic that nobody reads, so that the one that counts comes while it is blocked.
     let wrong = db.builder().register(changed::renamed).state(kit.clone()).start().await?;
     wrong.send("o", Topic::<()>::new("nudge"), ()).await?;

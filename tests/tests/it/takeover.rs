@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use durable::{Ctx, PgConnection, StepCtx, step, workflow};
+use durable::{Ctx, Durable, Handle, PgConnection, StepCtx, step, workflow};
 use durable_tests::db::{Db, PATIENCE};
 use durable_tests::effects;
 use durable_tests::gate::Gate;
@@ -50,22 +50,37 @@ async fn everything(db: &Db) -> String {
     .await
 }
 
+/// A frozen worker in the middle of two steps, another one that has begun them anew, and the two workflows.
+struct Rivals {
+    frozen: Victim,
+    other: Victim,
+    plain: Handle<u32>,
+    transactional: Handle<u32>,
+}
+
+/// Let a worker begin a plain and a transactional step that are held at their gates, freeze it past its lease,
+/// and wait until another one stands at the same gates.
+async fn rivals(db: &Db, client: &Durable) -> Result<Rivals> {
+    let frozen = Victim::begin(VICTIM, &Orders::new(db.url())).at_work().await;
+    let plain = client.start(journey::held()).id("plain").await?;
+    let transactional = client.start(journey::held_transaction()).id("transactional").await?;
+    until_body_of(db, "hold", frozen.pid()).await;
+    until_body_of(db, "came", frozen.pid()).await;
+
+    frozen.freeze().await;
+    let other = Victim::begin(VICTIM, &Orders::new(db.url())).at_work().await;
+    until_body_of_another(db, "hold", frozen.pid()).await;
+    until_body_of_another(db, "came", frozen.pid()).await;
+    Ok(Rivals { frozen, other, plain, transactional })
+}
+
 /// P9: a worker that was frozen past its lease while another one took over changes nothing when it goes on,
 /// and then works again under a new owner id.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_worker_changes_nothing_when_it_goes_on() -> Result<()> {
     let db = Db::new().await;
     let client = db.client().await;
-    let frozen = Victim::begin(VICTIM, &Orders::new(db.url())).at_work().await;
-    let plain = client.start(journey::held()).id("plain").await?;
-    let transactional = client.start(journey::held_transaction()).id("transactional").await?;
-    until_body_of(&db, "hold", frozen.pid()).await;
-    until_body_of(&db, "came", frozen.pid()).await;
-
-    frozen.freeze().await;
-    let other = Victim::begin(VICTIM, &Orders::new(db.url())).at_work().await;
-    until_body_of_another(&db, "hold", frozen.pid()).await;
-    until_body_of_another(&db, "came", frozen.pid()).await;
+    let Rivals { frozen, other, plain, transactional } = rivals(&db, &client).await?;
     journey::open(&db.pool, "plain").await?;
     journey::open(&db.pool, "transactional").await?;
     assert_eq!(plain.result().await?.cast_signed(), other.pid());
@@ -93,16 +108,7 @@ async fn a_frozen_worker_changes_nothing_when_it_goes_on() -> Result<()> {
 async fn a_fenced_worker_cannot_record_before_the_new_owner_does() -> Result<()> {
     let db = Db::new().await;
     let client = db.client().await;
-    let frozen = Victim::begin(VICTIM, &Orders::new(db.url())).at_work().await;
-    let plain = client.start(journey::held()).id("plain").await?;
-    let transactional = client.start(journey::held_transaction()).id("transactional").await?;
-    until_body_of(&db, "hold", frozen.pid()).await;
-    until_body_of(&db, "came", frozen.pid()).await;
-
-    frozen.freeze().await;
-    let other = Victim::begin(VICTIM, &Orders::new(db.url())).at_work().await;
-    until_body_of_another(&db, "hold", frozen.pid()).await;
-    until_body_of_another(&db, "came", frozen.pid()).await;
+    let Rivals { frozen, other, plain, transactional } = rivals(&db, &client).await?;
     // The new owner stands still at its gate while the old one goes through.
     other.freeze().await;
     journey::open(&db.pool, "plain").await?;
