@@ -65,6 +65,7 @@ create table durable.step (
     failure      json,
     attempts     json,                                       -- the attempts that failed, with their errors
     started_at   timestamptz not null,
+    ended_at     timestamptz not null default durable.now(), -- what the body takes for the time, from then on
     recorded_at  timestamptz not null default durable.now(),
     primary key (bucket, workflow_id, lane, seq)
 ) with (

@@ -15,6 +15,7 @@ use crate::id::Id;
 use crate::message::SendMessage;
 use crate::options::Settings;
 use crate::start::{Start, StartMany};
+use crate::starting::Starter;
 use crate::step::States;
 use crate::store::link::{Backoff, Commits, Links, call, factory};
 use crate::store::sql::Sql;
@@ -51,7 +52,8 @@ pub struct Durable {
 pub(crate) struct Client {
     pub(crate) queue: String,
     pub(crate) sql: Arc<Sql>,
-    pub(crate) links: Links,
+    pub(crate) links: Arc<Links>,
+    pub(crate) starter: Starter,
     pub(crate) wake: Arc<Wake>,
     worker: Option<Worker>,
 }
@@ -335,7 +337,9 @@ impl Parts {
 
     fn durable(self, queue: String, worker: Option<Worker>) -> Durable {
         let Self { sql, links, wake, factory: _ } = self;
-        Durable { client: Arc::new(Client { queue, sql, links, wake, worker }) }
+        let links = Arc::new(links);
+        let starter = Starter::new(&links);
+        Durable { client: Arc::new(Client { queue, sql, links, starter, wake, worker }) }
     }
 }
 

@@ -13,13 +13,12 @@ pub(crate) const VALUE_MAX: usize = 32 * 1024 * 1024;
 /// A value as it is stored, and why it cannot be.
 pub(crate) type Encoded = Result<String, String>;
 
-/// Encode a value, and prove that it can be read again.
-pub(crate) fn encode<T: Serialize + DeserializeOwned>(value: &T) -> Encoded {
-    let text = serde_json::to_string(value).map_err(|e| format!("does not encode as JSON: {e}"))?;
-    check_size(&text)?;
-    serde_json::from_str::<T>(&text)
+/// Encode a value, and prove that it can be read again: by reading it, and giving what was read.
+pub(crate) fn encode<T: Serialize + DeserializeOwned>(value: &T) -> Result<(String, T), String> {
+    let text = encode_unproved(value)?;
+    let read = serde_json::from_str::<T>(&text)
         .map_err(|e| format!("does not survive being stored: its own JSON does not decode again: {e}"))?;
-    Ok(text)
+    Ok((text, read))
 }
 
 /// Encode arguments. They are decoded for every attempt anyway, which proves them.
@@ -64,9 +63,10 @@ mod tests {
 
     #[test]
     fn what_can_be_read_again_is_encoded() {
-        assert_eq!(encode(&i128::MIN).unwrap(), i128::MIN.to_string());
-        assert_eq!(encode(&u64::MAX).unwrap(), u64::MAX.to_string());
-        assert_eq!(decode::<String>(&encode(&"a\0b".to_owned()).unwrap()).unwrap(), "a\0b");
+        assert_eq!(encode(&i128::MIN).unwrap(), (i128::MIN.to_string(), i128::MIN));
+        assert_eq!(encode(&u64::MAX).unwrap(), (u64::MAX.to_string(), u64::MAX));
+        let (text, read) = encode(&"a\0b".to_owned()).unwrap();
+        assert_eq!((&*read, &*decode::<String>(&text).unwrap()), ("a\0b", "a\0b"));
     }
 
     #[test]
@@ -77,7 +77,7 @@ mod tests {
         #[derive(Serialize, Deserialize)]
         struct Deep(Option<Box<Deep>>, Vec<u8>);
         let deep = (0..200).fold(Deep(None, vec![]), |inner, _| Deep(Some(Box::new(inner)), vec![]));
-        assert!(encode(&deep).unwrap_err().contains("recursion"));
+        assert!(encode(&deep).err().unwrap().contains("recursion"));
 
         let long = "x".repeat(VALUE_MAX);
         assert!(encode(&long).unwrap_err().contains("at most"));

@@ -13,6 +13,9 @@ pub(crate) enum Stop {
     Lost,
     /// Somebody cancelled it.
     Cancelled,
+    /// A former owner's record came in between, and the body was given another outcome: it begins again, from the
+    /// history.
+    Overtaken,
     /// This process cannot go on with it, through no fault of the workflow.
     Broken(String),
 }
@@ -45,7 +48,9 @@ pub(crate) enum Outcome {
     Acknowledged,
     /// Nothing: whoever owns it now will see to it.
     Dropped,
-    /// Give it back.
+    /// Give it back, to be run again at once.
+    GivenBack,
+    /// Give it back after something went wrong here.
     Released(String),
 }
 
@@ -63,6 +68,7 @@ pub(crate) fn decide(ended: Ended, left_over: Result<(), Mismatch>) -> Outcome {
         (Ended::Panicked(message), _) => Outcome::Settled(failed(&Failure::new(FailureKind::Panic, message))),
         (Ended::Stopped(Stop::Cancelled), _) => Outcome::Acknowledged,
         (Ended::Stopped(Stop::Lost), _) => Outcome::Dropped,
+        (Ended::Stopped(Stop::Overtaken), _) => Outcome::GivenBack,
         (Ended::Stopped(Stop::Broken(problem)), _) => Outcome::Released(problem),
     }
 }
@@ -88,7 +94,7 @@ mod tests {
     fn status(outcome: &Outcome) -> Option<Status> {
         match outcome {
             Outcome::Settled(end) => Some(end.status),
-            Outcome::Acknowledged | Outcome::Dropped | Outcome::Released(_) => None,
+            Outcome::Acknowledged | Outcome::Dropped | Outcome::GivenBack | Outcome::Released(_) => None,
         }
     }
 
@@ -106,6 +112,7 @@ mod tests {
             (Ended::Returned(Err(failure())), Err(mismatch()), Some(Status::Blocked)),
             (Ended::Stopped(Stop::Lost), Err(mismatch()), None),
             (Ended::Stopped(Stop::Cancelled), Ok(()), None),
+            (Ended::Stopped(Stop::Overtaken), Ok(()), None),
         ];
         for (ended, left_over, expected) in table {
             let shown = format!("{ended:?} {left_over:?}");

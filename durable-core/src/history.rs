@@ -52,7 +52,8 @@ pub(crate) struct Record {
     pub(crate) name: String,
     /// The output's JSON, or the failure.
     pub(crate) outcome: Result<String, Failure>,
-    pub(crate) recorded_at: DateTime<Utc>,
+    /// When it came about; what the body takes for the time from then on.
+    pub(crate) ended_at: DateTime<Utc>,
 }
 
 /// Why the code does not fit the history. Blocks the workflow.
@@ -195,7 +196,7 @@ mod tests {
                 kind: *kind,
                 name: (*name).into(),
                 outcome: Ok("1".into()),
-                recorded_at: DateTime::UNIX_EPOCH,
+                ended_at: DateTime::UNIX_EPOCH,
             };
             history.add(at(lane, *seq), record);
         }

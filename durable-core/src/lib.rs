@@ -57,9 +57,9 @@
 //!
 //! Lowest first; a room imports only rooms above it in this list.
 //!
-//! 1. words, without any I/O: `id`, `status`, `retry`, `codec`, `topic`, `failure`, `error`, `options`, `probe`
+//! 1. words, without any I/O: `id`, `status`, `retry`, `codec`, `clock`, `topic`, `failure`, `error`, `options`, `probe`
 //! 2. `history`, `decide`, `info`: what is recorded, how an attempt ended, and how people read both; pure
-//! 3. `store`: the only place with SQL
+//! 3. `store`: the only place with SQL; `group`: many writes in one statement
 //! 4. `step`, `ctx`, `workflow`: what runs inside one attempt
 //! 5. `wake`, `worker`: claims, leases, execution
 //! 6. `client`, `start`, `starting`, `message`, `cancel`, `handle`: the doors for callers
@@ -67,11 +67,13 @@
 
 mod cancel;
 mod client;
+mod clock;
 mod codec;
 mod ctx;
 mod decide;
 mod error;
 mod failure;
+mod group;
 mod handle;
 mod history;
 mod id;

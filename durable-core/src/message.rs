@@ -45,7 +45,7 @@ impl<'a> SendMessage<'a> {
         topic: Topic<T>,
         value: &T,
     ) -> Self {
-        Self { client, id, topic: topic.name(), value: codec::encode(value), key: None, tx: None }
+        Self { client, id, topic: topic.name(), value: codec::encode(value).map(|(json, _)| json), key: None, tx: None }
     }
 
     /// An idempotency key, for this receiver: a second message with it is not stored, also when the first

@@ -218,6 +218,6 @@ fn describe<W: Workflow>(id: Id, call: &Call<W>, options: &Options<'_>) -> Resul
         priority: options.priority,
         delay_ms: millis(options.delay.min(crate::ctx::attempt::WAIT_MAX)),
         input,
-        here: false,
+        owner: None,
     })
 }

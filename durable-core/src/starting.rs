@@ -1,5 +1,7 @@
-//! The act of starting: one statement for one or for thousands, on the caller's transaction or on its own.
+//! The act of starting: one statement for one or for thousands, on the caller's transaction or on its own. What
+//! many callers start at the same time goes into one statement, too.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,11 +10,11 @@ use sqlx::PgConnection;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind};
 use crate::handle::Handle;
-use crate::id::OwnerId;
+use crate::group::{Group, Item, Writer};
 use crate::start::IfExists;
 use crate::store::claim::Claimed;
-use crate::store::link::{Backoff, call};
-use crate::store::start::{self as store, NewWorkflow, Started};
+use crate::store::link::{Backoff, Links, call};
+use crate::store::start::{self as store, NewWorkflow, StartGroup, Started};
 use crate::worker::{Engine, Reserved};
 
 /// Start workflows and give their handles.
@@ -53,11 +55,12 @@ async fn in_callers_transaction(
     policy: IfExists,
     act: &str,
 ) -> Result<Answers, Error> {
-    let mut answers = by_place(given.len());
+    let group = [StartGroup { given, policy: policy.as_number() }];
+    let mut answers = vec![None; given.len()];
     // Once is enough, but for an id that another transaction committed while this statement waited for it.
     for _ in 0..3 {
-        let started = store::start(tx, &client.sql, given, None, policy.as_number()).await;
-        if place(&mut answers, started.map_err(|e| Error::database(act, &e))?) {
+        let started = store::start(tx, &client.sql, &group).await.map_err(|e| Error::database(act, &e))?;
+        if place(&mut answers, started) {
             break;
         }
     }
@@ -73,8 +76,18 @@ async fn alone(
 ) -> Result<(Vec<NewWorkflow>, Answers), Error> {
     let engine = client.engine();
     let mut reserved = reserve(engine.as_deref(), &mut given);
-    let owner = engine.as_ref().map(|engine| engine.owner);
-    let answers = started(&client, &given, owner, policy, &act).await?;
+    let mut answers = vec![None; given.len()];
+    let mut start = StartItem { given, policy };
+    loop {
+        let Some((asked, started)) = client.starter.write(start).await? else {
+            return Err(Error::new(ErrorKind::Unavailable, format!("could not {act}: interrupted")));
+        };
+        start = asked;
+        if place(&mut answers, started) {
+            break;
+        }
+    }
+    let given = start.given;
     let mut to_be_claimed = false;
     for (n, (given, answer)) in given.iter().zip(&answers).enumerate() {
         let place = reserved.get_mut(n).and_then(Option::take);
@@ -90,31 +103,6 @@ async fn alone(
     Ok((given, answers))
 }
 
-async fn started(
-    client: &Client,
-    given: &[NewWorkflow],
-    owner: Option<OwnerId>,
-    policy: IfExists,
-    act: &str,
-) -> Result<Answers, Error> {
-    let mut answers = by_place(given.len());
-    let mut backoff = Backoff::for_callers();
-    loop {
-        let started = call!(client.links, act, connection =>
-            store::start(connection, &client.sql, given, owner, policy.as_number()));
-        match started {
-            Ok(started) => {
-                if place(&mut answers, started) {
-                    return Ok(answers);
-                }
-            }
-            // An unknown outcome is resolved by the same statement: the id is the key.
-            Err(error) if backoff.again(&error).await => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
 /// Reserve places in this process's worker for as many as there is room for.
 fn reserve<'e>(engine: Option<&'e Engine>, given: &mut [NewWorkflow]) -> Vec<Option<Reserved<'e>>> {
     let Some(engine) = engine else { return Vec::new() };
@@ -123,23 +111,19 @@ fn reserve<'e>(engine: Option<&'e Engine>, given: &mut [NewWorkflow]) -> Vec<Opt
         .map(|new| {
             let at_once = new.delay_ms == 0;
             let place = at_once.then(|| engine.reserve(&new.id, new.name, new.version, &new.queue)).flatten();
-            new.here = place.is_some();
+            new.owner = place.is_some().then_some(engine.owner);
             place
         })
         .collect()
 }
 
-fn by_place(len: usize) -> Answers {
-    std::iter::repeat_with(|| None).take(len).collect()
-}
-
 /// Put answers into their places, and say whether that is all there is to come. The first answer stands: after
 /// a repeated statement a row would look as if it had been there before.
-fn place(answers: &mut Answers, started: Vec<Started>) -> bool {
-    let refused = started.iter().any(|started| started.refused);
-    for started in started {
-        if let Some(slot) = answers.get_mut(started.n) {
-            slot.get_or_insert(started);
+fn place(answers: &mut Answers, started: Answers) -> bool {
+    let refused = started.iter().flatten().any(|started| started.refused);
+    for (slot, started) in answers.iter_mut().zip(started) {
+        if slot.is_none() {
+            *slot = started;
         }
     }
     refused || answers.iter().all(Option::is_some)
@@ -170,10 +154,12 @@ fn handles<T>(
 fn check_existing(given: &NewWorkflow, found: &Started, policy: IfExists) -> Result<(), Error> {
     let id = &given.id;
     let conflict = |problem: String| Err(Error::new(ErrorKind::Conflict, problem));
-    if found.name != given.name || found.version != given.version {
+    if let Some((name, version)) = &found.existing
+        && (name != given.name || *version != given.version)
+    {
         return conflict(format!(
-            "the id {id} belongs to workflow {:?} version {}, not to {:?} version {}: use another id",
-            found.name, found.version, given.name, given.version
+            "the id {id} belongs to workflow {name:?} version {version}, not to {:?} version {}: use another id",
+            given.name, given.version
         ));
     }
     match policy {
@@ -197,5 +183,95 @@ fn born(given: &NewWorkflow, started: &Started) -> Claimed {
         created_at: started.created_at,
         now: started.created_at,
         seen_at: Instant::now(),
+    }
+}
+
+/// The way to the writers of starts.
+pub(crate) struct Starter {
+    groups: Vec<Group<StartItem>>,
+}
+
+/// Statements at a time.
+const WRITERS: usize = 2;
+
+impl Starter {
+    pub(crate) fn new(links: &Arc<Links>) -> Self {
+        let group = || Group::new(Statement { links: links.clone() });
+        Self { groups: std::iter::repeat_with(group).take(WRITERS).collect() }
+    }
+
+    async fn write(&self, start: StartItem) -> Result<Option<(StartItem, Answers)>, Error> {
+        let place = start.given.first().map_or(0, |new| usize::try_from(new.id.bucket()).unwrap_or_default());
+        self.groups[place % WRITERS].write(start).await
+    }
+}
+
+/// What one caller starts.
+struct StartItem {
+    given: Vec<NewWorkflow>,
+    policy: IfExists,
+}
+
+impl Item for StartItem {
+    type Answer = Answers;
+
+    fn rows(&self) -> usize {
+        self.given.len()
+    }
+
+    fn bytes(&self) -> usize {
+        self.given.iter().map(NewWorkflow::bytes).sum()
+    }
+}
+
+struct Statement {
+    links: Arc<Links>,
+}
+
+impl Writer<StartItem> for Statement {
+    async fn write(&self, items: &[StartItem]) -> Result<Option<Vec<Answers>>, Error> {
+        let mut answers: Vec<Answers> = vec![Vec::new(); items.len()];
+        let mut left: Vec<usize> = (0..items.len()).collect();
+        while !left.is_empty() {
+            let (now, later) = without_repeats(items, &left);
+            let started = self.start(&now.iter().map(|n| &items[*n]).collect::<Vec<_>>()).await?;
+            let mut started = started.into_iter();
+            for n in now {
+                answers[n] = started.by_ref().take(items[n].given.len()).collect();
+            }
+            left = later;
+        }
+        Ok(Some(answers))
+    }
+}
+
+/// One statement cannot say which of two callers of the same id has started it, so the second one goes into the next:
+/// the items for this statement, and those for later.
+fn without_repeats(items: &[StartItem], left: &[usize]) -> (Vec<usize>, Vec<usize>) {
+    let mut ids = HashSet::new();
+    left.iter().partition(|n| {
+        let new = || items[**n].given.iter().map(|new| &new.id);
+        let free = new().all(|id| !ids.contains(id));
+        ids.extend(new().filter(|_| free));
+        free
+    })
+}
+
+impl Statement {
+    async fn start(&self, items: &[&StartItem]) -> Result<Answers, Error> {
+        let act = match items {
+            [StartItem { given, .. }] if given.len() == 1 => format!("start workflow {}", given[0].id),
+            _ => format!("start {} workflows", items.iter().map(|item| item.given.len()).sum::<usize>()),
+        };
+        let groups: Vec<_> =
+            items.iter().map(|item| StartGroup { given: &item.given, policy: item.policy.as_number() }).collect();
+        let mut backoff = Backoff::for_callers();
+        loop {
+            match call!(self.links, &act, connection => store::start(connection, &self.links.sql, &groups)) {
+                // An unknown outcome is resolved by the same statement: the id is the key.
+                Err(error) if backoff.again(&error).await => {}
+                answer => break answer,
+            }
+        }
     }
 }

@@ -61,8 +61,15 @@ impl<A: Serialize + Send> Arguments for A {
     }
 }
 
-/// One attempt of a step body: from the arguments' JSON to the output's JSON.
-pub(crate) type Attempted = Result<String, AttemptFailure>;
+/// One attempt of a step body: from the arguments' JSON to the output.
+pub(crate) type Attempted = Result<Output, AttemptFailure>;
+
+/// The output of a step: its JSON, and the value that was read from it again. The workflow gets that one, so that
+/// its first run and a recovery cannot differ.
+pub(crate) struct Output {
+    pub(crate) json: String,
+    pub(crate) value: Box<dyn Any + Send>,
+}
 
 type PlainBody = dyn Fn(StepCtx, &str) -> BoxFuture<'static, Attempted> + Send + Sync;
 type TransactionBody = dyn for<'t> Fn(&'t mut PgConnection, StepCtx, &str) -> BoxFuture<'t, Attempted> + Send + Sync;
@@ -182,7 +189,10 @@ where
 async fn attempt<R: Returned>(body: impl Future<Output = R> + Send) -> Attempted {
     match AssertUnwindSafe(body).catch_unwind().await {
         Ok(returned) => match returned.into_result() {
-            Ok(output) => codec::encode(&output).map_err(|problem| AttemptFailure::value("output", &problem)),
+            Ok(output) => match codec::encode(&output) {
+                Ok((json, read)) => Ok(Output { json, value: Box::new(read) }),
+                Err(problem) => Err(AttemptFailure::value("output", &problem)),
+            },
             Err(error) => Err(AttemptFailure::from_error(&error)),
         },
         Err(panic) => Err(AttemptFailure::new(FailureKind::Panic, panic_message(&*panic))),

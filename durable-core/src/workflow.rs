@@ -50,7 +50,7 @@ impl<W: Workflow> std::fmt::Debug for Call<W> {
 
 impl<W: Workflow> Call<W> {
     pub(crate) fn encode(&self) -> Encoded {
-        codec::encode(&self.input)
+        codec::encode(&self.input).map(|(json, _)| json)
     }
 }
 
@@ -136,6 +136,7 @@ fn run_body<'c, W: Workflow>(ctx: &'c Ctx, input: &str) -> BoxFuture<'c, Returns
             Box::pin(async move {
                 let output = body.await.into_result().map_err(|error| Failure::from_error(&error))?;
                 codec::encode(&output)
+                    .map(|(json, _)| json)
                     .map_err(|problem| Failure::new(FailureKind::Value, format!("its output {problem}")).terminal())
             })
         }

@@ -1,30 +1,32 @@
 //! One attempt to run a body: what its leaves (steps, sleeps, receives) and the executor share.
 //!
-//! Nothing here touches the database: leaves leave orders with `Hands`, which the worker implements.
+//! Nothing here touches the database: leaves leave orders and outcomes here, and the executor, which polls the body,
+//! carries the ones out and has the others written.
 
+use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use tokio::sync::{oneshot, watch};
 
+use crate::clock::DatabaseClock;
 use crate::decide::Stop;
+use crate::failure::Failure;
 use crate::history::{FailedAttempt, History, Kind, Mismatch, Record, StoredWait, WaitKind};
 use crate::id::{Id, Position};
 use crate::retry::Retry;
 use crate::step::{Arguments, StepBody};
 use crate::store::claim::Claimed;
-use crate::store::settle::WaitRow;
+use crate::store::commit::WaitRow;
 use crate::store::step::StepRow;
 
-/// What the context asks of the worker.
-pub(crate) trait Hands: Send + Sync {
-    /// Run a step, on a task of the worker's own, and answer.
-    fn run_step(&self, order: StepOrder);
-    /// Look into the mailbox, and answer.
-    fn receive(&self, order: ReceiveOrder);
+/// What a leaf asks of the worker, to be done on a task of the worker's own.
+pub(crate) enum Order {
+    Step(StepOrder),
+    Receive(ReceiveOrder),
 }
 
 /// A step to be run.
@@ -62,7 +64,10 @@ impl Drop for OpenOrder {
 
 /// What running a step came to.
 pub(crate) enum Driven {
-    Recorded(Record),
+    /// Its outcome, to be written by the executor, and the value for the body.
+    Done(Box<StepRow>, Result<Box<dyn Any + Send>, Failure>),
+    /// Its outcome, which stands already, and the value for the body if it is at hand.
+    Recorded(Record, Option<Box<dyn Any + Send>>),
     /// The next attempt is far enough away to suspend the workflow meanwhile.
     Later {
         after: Duration,
@@ -108,8 +113,12 @@ pub(crate) struct Waiting {
 
 /// What the executor should do about a body that is pending.
 pub(crate) enum Idle {
-    /// Poll it again when something wakes it.
-    Busy,
+    /// Poll it again when something wakes it. If it waits for a message, somebody has to look now and then.
+    Busy { awaits_message: bool },
+    /// Have the outcomes written that the body has been given, before anything else of it begins.
+    Write,
+    /// Carry out what it has ordered.
+    Begin(Vec<Order>),
     /// Write its waits down, but keep it: other work of it goes on.
     Note(Vec<WaitRow>),
     /// Everything it waits for is durable: suspend it, if nothing woke it after this count.
@@ -125,12 +134,10 @@ pub(crate) struct Attempt {
     /// Which claim of the workflow this is.
     pub(crate) claims: i32,
     pub(crate) created_at: DateTime<Utc>,
-    /// Weak, because the worker holds the attempt: a strong one would keep both, and the lease, for ever when
-    /// the runtime is dropped in the middle.
-    hands: Weak<dyn Hands>,
     short_wait: Duration,
-    /// The database's time at a time of this process.
-    clock: (DateTime<Utc>, Instant),
+    /// The database's time when the workflow was claimed, and this process's when the answer had come.
+    claimed_at: (DateTime<Utc>, Instant),
+    clock: Arc<DatabaseClock>,
     /// Steps that were ordered and whose orders are still open, also those that no leaf waits for.
     orders: watch::Sender<usize>,
     inner: Mutex<Inner>,
@@ -142,7 +149,11 @@ struct Inner {
     waits: BTreeMap<Position, Waiting>,
     noted: Vec<Position>,
     in_flight: usize,
-    kept: Vec<StepRow>,
+    /// Outcomes that the body has been given and that are not written yet.
+    unwritten: Vec<StepRow>,
+    /// How many of them nothing may begin before: of steps that ran. A sleep's can wait for the next write.
+    pressing: usize,
+    ordered: Vec<Order>,
     stop: Option<Stop>,
     /// A write is under way that gives the workflow up.
     leaving: bool,
@@ -154,7 +165,8 @@ struct Inner {
 }
 
 impl Attempt {
-    pub(crate) fn new(claimed: &Claimed, history: History, hands: Weak<dyn Hands>, short_wait: Duration) -> Self {
+    pub(crate) fn new(claimed: &Claimed, history: History, short_wait: Duration, clock: Arc<DatabaseClock>) -> Self {
+        clock.hear(claimed.now, claimed.seen_at);
         let stored = claimed
             .waits
             .iter()
@@ -165,9 +177,9 @@ impl Attempt {
             workflow: claimed.name.clone(),
             claims: claimed.claims,
             created_at: claimed.created_at,
-            hands,
             short_wait,
-            clock: (claimed.now, claimed.seen_at),
+            claimed_at: (claimed.now, claimed.seen_at),
+            clock,
             orders: watch::Sender::new(0),
             inner: Mutex::new(Inner {
                 history,
@@ -175,7 +187,9 @@ impl Attempt {
                 waits: BTreeMap::new(),
                 noted: Vec::new(),
                 in_flight: 0,
-                kept: Vec::new(),
+                unwritten: Vec::new(),
+                pressing: 0,
+                ordered: Vec::new(),
                 stop: None,
                 leaving: false,
                 wakes: claimed.wakes,
@@ -191,9 +205,9 @@ impl Attempt {
 
     // What leaves use.
 
-    /// The worker; `None` while it is being torn down, and an order would never be answered anyway.
-    pub(crate) fn hands(&self) -> Option<Arc<dyn Hands>> {
-        self.hands.upgrade()
+    /// Leave an order. It begins once every outcome that the body was given before is written.
+    pub(crate) fn order(&self, order: Order) {
+        self.inner().ordered.push(order);
     }
 
     /// What stands at a position. A mismatch stops the attempt.
@@ -241,9 +255,16 @@ impl Attempt {
         self.inner().waits.remove(at);
     }
 
-    /// Let a record ride along with the workflow's next write.
-    pub(crate) fn keep(&self, row: StepRow) {
-        self.inner().kept.push(row);
+    /// Let an outcome ride along with the workflow's next write, whenever that is.
+    pub(crate) fn write_some_time(&self, row: StepRow) {
+        self.inner().unwritten.push(row);
+    }
+
+    /// Have an outcome written before anything else begins.
+    pub(crate) fn write_first(&self, row: StepRow) {
+        let mut inner = self.inner();
+        inner.unwritten.push(row);
+        inner.pressing += 1;
     }
 
     /// The workflow's count of wakes as the database last told it, and the present mark of the mail.
@@ -260,14 +281,13 @@ impl Attempt {
 
     /// When a time of the database comes, on this process's clock: never earlier.
     pub(crate) fn instant_of(&self, until: DateTime<Utc>) -> Instant {
-        let (now, seen_at) = self.clock;
+        let (now, seen_at) = self.claimed_at;
         (until - now).to_std().map_or(seen_at, |ahead| seen_at.checked_add(ahead).unwrap_or_else(far_future))
     }
 
-    /// The database's time, about: for what people read, not for what the engine decides.
+    /// The database's time, about, and not before the claim: for what is written beside an outcome.
     pub(crate) fn about_now(&self) -> DateTime<Utc> {
-        let (now, seen_at) = self.clock;
-        now + TimeDelta::from_std(seen_at.elapsed()).unwrap_or_default()
+        self.clock.now().max(self.claimed_at.0)
     }
 
     /// Whether a wait of this length keeps the future in memory.
@@ -311,28 +331,34 @@ impl Attempt {
         }
     }
 
-    /// The records that ride along with the next write. They stay until `forget`: a crash between two
-    /// writes must not lose them, and writing one twice does nothing.
-    pub(crate) fn kept(&self) -> Vec<StepRow> {
-        self.inner().kept.clone()
-    }
-
-    /// These are written.
-    pub(crate) fn forget(&self, written: &[StepRow]) {
-        self.inner().kept.retain(|row| !written.iter().any(|w| w.position == row.position));
+    /// Take the outcomes that are not written yet, for the one write that takes them along.
+    pub(crate) fn take_unwritten(&self) -> Vec<StepRow> {
+        let mut inner = self.inner();
+        inner.pressing = 0;
+        std::mem::take(&mut inner.unwritten)
     }
 
     /// What the executor should do, now that the body is pending.
     pub(crate) fn idle(&self, executor: &Waker) -> Idle {
         let mut inner = self.inner();
-        inner.executor = Some(executor.clone());
+        if inner.pressing > 0 {
+            return Idle::Write;
+        }
+        if !inner.ordered.is_empty() {
+            return Idle::Begin(std::mem::take(&mut inner.ordered));
+        }
+        if !inner.executor.as_ref().is_some_and(|there| there.will_wake(executor)) {
+            inner.executor = Some(executor.clone());
+        }
+        if inner.waits.is_empty() {
+            return if inner.in_flight == 0 { Idle::Foreign } else { Idle::Busy { awaits_message: false } };
+        }
         let now = Instant::now();
         let long = inner.waits.values().all(|w| w.deadline.is_none_or(|at| !self.is_short(at - now.min(at))));
-        match (inner.in_flight, inner.waits.is_empty()) {
-            (0, true) => Idle::Foreign,
-            (0, false) if long => Idle::Suspend(inner.wait_rows(now), inner.seen()),
-            (0, false) | (_, true) => Idle::Busy,
-            (_, false) => {
+        match inner.in_flight {
+            0 if long => Idle::Suspend(inner.wait_rows(now), inner.seen()),
+            0 => inner.busy(),
+            _ => {
                 // A timer that runs beside other work must not start over after a crash.
                 let unnoted = inner.waits.iter().any(|(at, w)| {
                     w.until.is_none()
@@ -340,17 +366,12 @@ impl Attempt {
                         && !inner.noted.contains(at)
                 });
                 if !unnoted {
-                    return Idle::Busy;
+                    return inner.busy();
                 }
                 inner.noted = inner.waits.keys().cloned().collect();
                 Idle::Note(inner.wait_rows(now))
             }
         }
-    }
-
-    /// Whether the body waits for a message, so that somebody has to look now and then.
-    pub(crate) fn awaits_message(&self) -> bool {
-        self.inner().waits.values().any(|w| w.kind == WaitKind::Receive)
     }
 
     /// What the history has and the body never asked for.
@@ -365,6 +386,10 @@ impl Inner {
         if let Some(executor) = self.executor.take() {
             executor.wake();
         }
+    }
+
+    fn busy(&self) -> Idle {
+        Idle::Busy { awaits_message: self.waits.values().any(|w| w.kind == WaitKind::Receive) }
     }
 
     /// The count that nothing may have passed for a suspension to be safe. Of several receives, the one

@@ -56,10 +56,10 @@ impl Lane {
         self.inner().now
     }
 
-    /// The lane has seen something that was recorded then.
-    pub(crate) fn observe(&self, recorded_at: DateTime<Utc>) {
+    /// The lane has seen something that ended then.
+    pub(crate) fn observe(&self, ended_at: DateTime<Utc>) {
         let mut inner = self.inner();
-        inner.now = inner.now.max(recorded_at);
+        inner.now = inner.now.max(ended_at);
     }
 
     /// The lane has slept. Computed, not measured, so that it needs no record to be the same again.

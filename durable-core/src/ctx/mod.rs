@@ -196,7 +196,7 @@ impl Ctx {
         FanOut::new(self, &position, items.into_iter().collect(), at_once, body)
     }
 
-    /// The time: of the last thing that this lane saw recorded, by the database's clock, or of the start.
+    /// The time: of the end of the last thing that this lane saw, by the database's clock, or of the start.
     /// The same on every run, and it costs nothing.
     pub fn now(&self) -> DateTime<Utc> {
         self.lane.now()

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
-use super::attempt::{Asked, Attempt, Looked, ReceiveOrder, WAIT_MAX, Waiting, far_future};
+use super::attempt::{Asked, Attempt, Looked, Order, ReceiveOrder, WAIT_MAX, Waiting, far_future};
 use super::lane::UnderWay;
 use crate::codec;
 use crate::decide::Stop;
@@ -124,9 +124,7 @@ impl<T> Mailbox<'_, T> {
             took: self.began_at.elapsed(),
             reply,
         };
-        if let Some(hands) = self.attempt.hands() {
-            hands.receive(order);
-        }
+        self.attempt.order(Order::Receive(order));
         self.state = State::Looking { answer, mark, wait };
     }
 
@@ -167,7 +165,7 @@ impl<T: DeserializeOwned> Mailbox<'_, T> {
             self.attempt.stop(Stop::Mismatch(Mismatch(mismatch)));
             return Poll::Pending;
         }
-        self.under_way.lane().observe(record.recorded_at);
+        self.under_way.lane().observe(record.ended_at);
         self.under_way.end();
         if outcome.timed_out {
             return Poll::Ready(Ok(None));

@@ -1,16 +1,18 @@
 //! A step as a body awaits it: answered from history, or ordered from the worker, or waiting for its next
 //! attempt.
 
+use std::any::Any;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
-use super::attempt::{Asked, Attempt, Driven, OpenOrder, StepOrder, Waiting, far_future};
+use super::attempt::{Asked, Attempt, Driven, OpenOrder, Order, StepOrder, Waiting, far_future};
 use super::lane::UnderWay;
 use crate::codec;
 use crate::decide::{Stop, to_json};
@@ -19,6 +21,7 @@ use crate::history::{FailedAttempt, Kind, Mismatch, Record, WaitKind};
 use crate::id::Position;
 use crate::retry::Retry;
 use crate::step::{Arguments, Step, StepBody, StepDefinition};
+use crate::store::step::StepRow;
 
 /// A step under way in a body: await it, after giving it options if need be. Made by
 /// [`Ctx::run`](crate::Ctx::run).
@@ -107,9 +110,7 @@ impl<T> StepRun<'_, T> {
             reply,
             _open: OpenOrder::new(&self.attempt),
         };
-        if let Some(hands) = self.attempt.hands() {
-            hands.run_step(order);
-        }
+        self.attempt.order(Order::Step(order));
         self.state = State::Running(answer);
     }
 
@@ -139,12 +140,12 @@ impl<T> StepRun<'_, T> {
     }
 }
 
-impl<T: DeserializeOwned> StepRun<'_, T> {
-    /// Give the record to the body; or, where it does not fit the body's types, nothing ever.
-    fn give(&mut self, record: Record) -> Poll<Result<T, Failure>> {
-        self.settle();
-        let given = match record.outcome {
-            Ok(output) => match codec::decode(&output) {
+impl<T: DeserializeOwned + Send + 'static> StepRun<'_, T> {
+    /// Give a record to the body; or, where it does not fit the body's types, nothing ever.
+    fn give_record(&mut self, record: Record, value: Option<Box<dyn Any + Send>>) -> Poll<Result<T, Failure>> {
+        let given = match (record.outcome, value.map(Box::<dyn Any + Send>::downcast)) {
+            (Ok(_), Some(Ok(value))) => Ok(*value),
+            (Ok(output), _) => match codec::decode(&output) {
                 Ok(value) => Ok(value),
                 Err(problem) => {
                     let mismatch = format!(
@@ -152,18 +153,33 @@ impl<T: DeserializeOwned> StepRun<'_, T> {
                         self.definition.name, self.position
                     );
                     self.attempt.stop(Stop::Mismatch(Mismatch(mismatch)));
+                    self.settle();
                     return Poll::Pending;
                 }
             },
-            Err(failure) => Err(failure),
+            (Err(failure), _) => Err(failure),
         };
-        self.under_way.lane().observe(record.recorded_at);
+        self.give(given, record.ended_at)
+    }
+
+    /// Give a new outcome to the body. It is written when the body next waits or ends, with what else there is to
+    /// write; until then nothing begins that a repetition of this step could contradict.
+    fn give_new(&mut self, row: StepRow, value: Result<Box<dyn Any + Send>, Failure>) -> Poll<Result<T, Failure>> {
+        let ended_at = row.ended_at;
+        let given = value.map(|value| *value.downcast().expect("the step's own output"));
+        self.attempt.write_first(row);
+        self.give(given, ended_at)
+    }
+
+    fn give(&mut self, given: Result<T, Failure>, ended_at: DateTime<Utc>) -> Poll<Result<T, Failure>> {
+        self.settle();
+        self.under_way.lane().observe(ended_at);
         self.under_way.end();
         Poll::Ready(given)
     }
 }
 
-impl<T: DeserializeOwned> Future for StepRun<'_, T> {
+impl<T: DeserializeOwned + Send + 'static> Future for StepRun<'_, T> {
     type Output = Result<T, Failure>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -172,12 +188,13 @@ impl<T: DeserializeOwned> Future for StepRun<'_, T> {
         loop {
             match &mut this.state {
                 State::New => match this.attempt.ask(&this.position, this.kind(), this.definition.name) {
-                    Asked::Recorded(record) => return this.give(record),
+                    Asked::Recorded(record) => return this.give_record(record, None),
                     Asked::Begin => this.begin(),
                     Asked::Stopped => this.state = State::Over,
                 },
                 State::Running(answer) => match ready!(Pin::new(answer).poll(cx)) {
-                    Ok(Driven::Recorded(record)) => return this.give(record),
+                    Ok(Driven::Done(row, value)) => return this.give_new(*row, value),
+                    Ok(Driven::Recorded(record, value)) => return this.give_record(record, value),
                     Ok(Driven::Later { after, past }) => {
                         this.settle();
                         this.wait_until(Instant::now().checked_add(after).unwrap_or_else(far_future), past);

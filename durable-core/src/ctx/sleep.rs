@@ -54,15 +54,17 @@ impl Sleep<'_> {
     /// The sleep is over. Its record rides along with the workflow's next write: until then the row still
     /// says when it ended, or the sleep was short.
     fn wake(&mut self) {
-        self.attempt.keep(StepRow {
+        self.attempt.write_some_time(StepRow {
             id: self.attempt.id.clone(),
+            claims: self.attempt.claims,
             position: self.position.clone(),
             kind: Kind::Sleep,
-            name: NAME.into(),
+            name: NAME,
             input: None,
             output: Some(format!("{{\"slept_ms\":{}}}", self.duration.as_millis())),
             failure: None,
             attempts: None,
+            ended_at: self.attempt.about_now(),
             took_ms: i64::try_from(self.duration.as_millis()).unwrap_or(i64::MAX),
         });
     }

@@ -97,7 +97,7 @@ pub(super) fn record_of(row: &sqlx::postgres::PgRow) -> Result<Record, sqlx::Err
         Some(failure) => Err(decode::<Failure>(failure)?),
         None => Ok(row.try_get::<Option<String>, _>("output")?.unwrap_or_else(|| "null".to_owned())),
     };
-    Ok(Record { kind, name: row.try_get("name")?, outcome, recorded_at: row.try_get("recorded_at")? })
+    Ok(Record { kind, name: row.try_get("name")?, outcome, ended_at: row.try_get("ended_at")? })
 }
 
 /// Decode what the library itself wrote.

@@ -88,6 +88,27 @@ pub(crate) async fn let_go(
     Ok(())
 }
 
+/// Give one workflow back, or park it with `failure` after too many times.
+pub(crate) async fn release(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    owner: OwnerId,
+    (id, claims): (&Id, i32),
+    max_recoveries: i32,
+    failure: &str,
+) -> Result<(), sqlx::Error> {
+    query(&sql.release)
+        .bind(owner.0)
+        .bind(id.bucket())
+        .bind(id.as_str())
+        .bind(max_recoveries)
+        .bind(failure)
+        .bind(claims)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 /// Names and versions of queued workflows that a registry lacks, with how many were seen.
 pub(crate) async fn unknown(
     connection: &mut PgConnection,

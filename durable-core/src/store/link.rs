@@ -198,6 +198,12 @@ pub(crate) fn factory(pool: &PgPool) -> PgPool {
         .connect_lazy_with(options)
 }
 
+/// Every statement of the engine looks rows up by a key. A plan that was made for a new, never analysed table would
+/// read it from end to end, and be kept while the table grows a thousandfold; so the ways to read one that way are
+/// closed, and each statement is planned once.
+const PLANS: &str = "set plan_cache_mode = force_generic_plan; set enable_seqscan = off; \
+                     set enable_hashjoin = off; set enable_mergejoin = off;";
+
 fn session_settings(commits: Commits) -> String {
     // The server shall notice soon that its client is gone, also in the middle of a statement. Not every
     // platform can.
@@ -212,7 +218,7 @@ fn session_settings(commits: Commits) -> String {
     };
     // The time-outs, not keepalives, free the rows that a half-open connection holds.
     format!(
-        "set search_path = ''; set timezone = 'UTC'; set jit = off; {commits} \
+        "set search_path = ''; set timezone = 'UTC'; set jit = off; {PLANS} {commits} \
          set idle_in_transaction_session_timeout = '10s'; set statement_timeout = '30s'; \
          set lock_timeout = '15s'; {vigilance}"
     )

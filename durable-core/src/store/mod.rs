@@ -8,12 +8,12 @@ pub(crate) mod cancel;
 pub(crate) mod claim;
 #[cfg(feature = "testing")]
 pub(crate) mod clock;
+pub(crate) mod commit;
 pub(crate) mod inspect;
 pub(crate) mod lease;
 pub(crate) mod link;
 pub(crate) mod message;
 pub(crate) mod migrate;
-pub(crate) mod settle;
 pub(crate) mod sql;
 pub(crate) mod start;
 pub(crate) mod step;

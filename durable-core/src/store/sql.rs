@@ -28,9 +28,9 @@ macro_rules! statements {
 }
 
 statements! {
-    applied apply cancel claim hand_back heartbeat history inspect let_go mark_stands migrate_lock migrated migrations owned reap receive record recorded register release resume send
+    applied apply cancel claim commit hand_back heartbeat history inspect let_go mark_stands migrate_lock migrated migrations owned reap receive record recorded register release resume send
     server
-    settle start steps stopped stopping suspend transact unknown
+    start steps stopped stopping transact unknown
 }
 
 /// A text of ours for another schema: objects are written `durable.x`, the schema itself only where it is made.

@@ -1,5 +1,7 @@
 //! Starting: the rows of new workflows.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, Row};
 
@@ -17,61 +19,83 @@ pub(crate) struct NewWorkflow {
     pub(crate) priority: i16,
     pub(crate) delay_ms: i64,
     pub(crate) input: String,
-    /// Whether it may be born running, owned by the worker that is given.
-    pub(crate) here: bool,
+    /// The worker that it may be born running under.
+    pub(crate) owner: Option<OwnerId>,
+}
+
+impl NewWorkflow {
+    /// Its size on the wire, about.
+    pub(crate) fn bytes(&self) -> usize {
+        96 + self.id.as_str().len() + self.name.len() + self.queue.len() + self.input.len()
+    }
 }
 
 /// What became of one.
+#[derive(Clone)]
 pub(crate) struct Started {
-    /// Its place among the given ones.
-    pub(crate) n: usize,
     pub(crate) created: bool,
     /// It was born running under the given owner.
     pub(crate) born_here: bool,
     pub(crate) created_at: DateTime<Utc>,
-    pub(crate) name: String,
-    pub(crate) version: i32,
+    /// The name and version that it has, if it was there already.
+    pub(crate) existing: Option<(String, i32)>,
     pub(crate) same_input: bool,
-    /// One of the given ones is refused, and nothing was written.
+    /// One of its group is refused, and nothing of that was written.
     pub(crate) refused: bool,
 }
 
-/// Start workflows, or find the ones that have their ids already; all of them or, by `policy`, none. A row whose id was committed by somebody
-/// else while this statement waited for it is in neither part of the answer: ask again.
+/// Workflows that are started all or, by the policy, not at all.
+#[derive(Clone, Copy)]
+pub(crate) struct StartGroup<'g> {
+    pub(crate) given: &'g [NewWorkflow],
+    /// Of `IfExists`.
+    pub(crate) policy: i32,
+}
+
+/// Start groups of workflows, or find the ones that have their ids already. No id may be there twice. Answers for each
+/// workflow, in order; `None` for one whose id was committed by somebody else while this statement waited for it: ask
+/// again.
 pub(crate) async fn start(
     connection: &mut PgConnection,
     sql: &Sql,
-    given: &[NewWorkflow],
-    owner: Option<OwnerId>,
-    policy: i32,
-) -> Result<Vec<Started>, sqlx::Error> {
-    let column = |of: fn(&NewWorkflow) -> &str| given.iter().map(of).map(str::to_owned).collect::<Vec<_>>();
+    groups: &[StartGroup<'_>],
+) -> Result<Vec<Option<Started>>, sqlx::Error> {
+    fn column<T>(given: &[(&NewWorkflow, i32, i32, usize)], of: impl Fn(&NewWorkflow) -> T) -> Vec<T> {
+        given.iter().map(|(new, ..)| of(new)).collect()
+    }
+    let numbered = groups.iter().zip(0..).flat_map(|(g, n)| g.given.iter().map(move |new| (new, g.policy, n)));
+    let mut given: Vec<(&NewWorkflow, i32, i32, usize)> =
+        numbered.enumerate().map(|(place, (new, policy, n))| (new, policy, n, place)).collect();
+    given.sort_unstable_by_key(|(new, ..)| (new.id.bucket(), new.id.as_str()));
     let rows = query(&sql.start)
-        .bind(given.iter().map(|g| g.id.bucket()).collect::<Vec<_>>())
-        .bind(column(|g| g.id.as_str()))
-        .bind(column(|g| g.name))
-        .bind(given.iter().map(|g| g.version).collect::<Vec<_>>())
-        .bind(column(|g| &g.queue))
-        .bind(given.iter().map(|g| g.priority).collect::<Vec<_>>())
-        .bind(given.iter().map(|g| g.delay_ms).collect::<Vec<_>>())
-        .bind(column(|g| &g.input))
-        .bind(given.iter().map(|g| g.here).collect::<Vec<_>>())
-        .bind(owner.map(|owner| owner.0))
-        .bind(policy)
+        .bind(column(&given, |g| g.id.bucket()))
+        .bind(given.iter().map(|(g, ..)| g.id.as_str()).collect::<Vec<_>>())
+        .bind(column(&given, |g| g.name))
+        .bind(column(&given, |g| g.version))
+        .bind(given.iter().map(|(g, ..)| &*g.queue).collect::<Vec<_>>())
+        .bind(column(&given, |g| g.priority))
+        .bind(column(&given, |g| g.delay_ms))
+        .bind(given.iter().map(|(g, ..)| &*g.input).collect::<Vec<_>>())
+        .bind(column(&given, |g| g.owner.map(|owner| owner.0)))
+        .bind(given.iter().map(|(_, policy, ..)| *policy).collect::<Vec<_>>())
+        .bind(given.iter().map(|(_, _, group, _)| *group).collect::<Vec<_>>())
         .fetch_all(connection)
         .await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Started {
-                n: usize::try_from(row.try_get::<i64, _>("n")? - 1).unwrap_or_default(),
+    let places: HashMap<&str, usize> = given.iter().map(|(g, _, _, place)| (g.id.as_str(), *place)).collect();
+    let mut answers = vec![None; given.len()];
+    for row in &rows {
+        if let Some(place) = places.get(row.try_get::<&str, _>("id")?) {
+            let name: Option<String> = row.try_get("name")?;
+            let version: Option<i32> = row.try_get("version")?;
+            answers[*place] = Some(Started {
                 created: row.try_get("created")?,
                 born_here: row.try_get("born_here")?,
                 created_at: row.try_get("created_at")?,
-                name: row.try_get("name")?,
-                version: row.try_get("version")?,
+                existing: name.zip(version),
                 same_input: row.try_get("same_input")?,
                 refused: row.try_get("refused")?,
-            })
-        })
-        .collect()
+            });
+        }
+    }
+    Ok(answers)
 }

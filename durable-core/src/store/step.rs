@@ -1,7 +1,5 @@
-//! Recording steps: in batches, or inside the application's transaction. The primary key is the fence.
-
-use std::collections::HashMap;
-use std::sync::Arc;
+//! Recording one step: alone, or inside the application's transaction. Many together are `commit`'s. The primary key
+//! is the fence.
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, Row};
@@ -9,6 +7,7 @@ use sqlx::{PgConnection, Row};
 use super::claim::record_of;
 use super::sql::Sql;
 use super::{Fence, query};
+use crate::decide::to_json;
 use crate::history::{Kind, Record};
 use crate::id::{Id, OwnerId, Position};
 
@@ -16,64 +15,63 @@ use crate::id::{Id, OwnerId, Position};
 #[derive(Clone, Debug)]
 pub(crate) struct StepRow {
     pub(crate) id: Id,
+    /// The claim under which it is written.
+    pub(crate) claims: i32,
     pub(crate) position: Position,
     pub(crate) kind: Kind,
-    pub(crate) name: Arc<str>,
+    pub(crate) name: &'static str,
     pub(crate) input: Option<String>,
     pub(crate) output: Option<String>,
     pub(crate) failure: Option<String>,
     pub(crate) attempts: Option<String>,
+    pub(crate) ended_at: DateTime<Utc>,
     pub(crate) took_ms: i64,
 }
 
 impl StepRow {
     /// Its size on the wire, about.
     pub(crate) fn bytes(&self) -> usize {
-        let len = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-        128 + self.id.as_str().len()
-            + self.name.len()
-            + len(&self.input)
-            + len(&self.output)
-            + len(&self.failure)
-            + len(&self.attempts)
+        let texts = [&self.input, &self.output, &self.failure, &self.attempts];
+        let len: usize = texts.into_iter().flatten().map(String::len).sum();
+        128 + self.id.as_str().len() + self.name.len() + len
+    }
+
+    /// Whether `record` is what this row would have made.
+    pub(crate) fn is_recorded_as(&self, record: &Record) -> bool {
+        let same = match &record.outcome {
+            Ok(output) => self.output.as_ref() == Some(output),
+            Err(failure) => self.failure.as_deref() == Some(&*to_json(failure)),
+        };
+        same && record.kind == self.kind && record.name == self.name
     }
 }
 
-/// When each row was recorded, for those that were.
-pub(crate) type RecordedAt = HashMap<(Id, Position), DateTime<Utc>>;
-
-/// Record steps of many workflows. What is missing in the answer was not written.
+/// Record one step. The database's time if it was written; `None` when its position is taken, or the workflow
+/// has another owner or claim.
 pub(crate) async fn record(
     connection: &mut PgConnection,
     sql: &Sql,
     owner: OwnerId,
-    steps: &[StepRow],
-) -> Result<RecordedAt, sqlx::Error> {
-    fn column<T>(steps: &[StepRow], of: impl Fn(&StepRow) -> T) -> Vec<T> {
-        steps.iter().map(of).collect()
-    }
-    let rows = query(&sql.record)
+    step: &StepRow,
+) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
+    let row = query(&sql.record)
         .bind(owner.0)
-        .bind(column(steps, |s| s.id.bucket()))
-        .bind(column(steps, |s| s.id.as_str().to_owned()))
-        .bind(column(steps, |s| s.position.lane.to_string()))
-        .bind(column(steps, |s| s.position.seq))
-        .bind(column(steps, |s| s.kind.as_str().to_owned()))
-        .bind(column(steps, |s| s.name.to_string()))
-        .bind(column(steps, |s| s.input.clone()))
-        .bind(column(steps, |s| s.output.clone()))
-        .bind(column(steps, |s| s.failure.clone()))
-        .bind(column(steps, |s| s.attempts.clone()))
-        .bind(column(steps, |s| s.took_ms))
-        .fetch_all(connection)
+        .bind(step.id.bucket())
+        .bind(step.id.as_str())
+        .bind(step.claims)
+        .bind(&*step.position.lane)
+        .bind(step.position.seq)
+        .bind(step.kind.as_str())
+        .bind(step.name)
+        .bind(&step.input)
+        .bind(&step.output)
+        .bind(&step.failure)
+        .bind(&step.attempts)
+        .bind(step.ended_at)
+        .bind(step.took_ms)
+        .fetch_optional(connection)
         .await?;
-    rows.iter()
-        .map(|row| {
-            let id = Id::trusted(row.try_get("workflow_id")?);
-            let lane: Arc<str> = row.try_get::<&str, _>("lane")?.into();
-            Ok(((id, Position { lane, seq: row.try_get("seq")? }), row.try_get("recorded_at")?))
-        })
-        .collect()
+    row.map(|row| row.try_get("now")).transpose()
 }
 
 /// What stands at a position after a write came back empty, and whether `owner` still owns the workflow.
@@ -124,7 +122,7 @@ pub(crate) async fn transact(
         .bind(step.id.as_str())
         .bind(&*step.position.lane)
         .bind(step.position.seq)
-        .bind(&*step.name)
+        .bind(step.name)
         .bind(&step.input)
         .bind(&step.output)
         .bind(&step.failure)

@@ -1,122 +1,112 @@
-//! The one place through which steps are recorded: it batches across workflows.
+//! The one place through which a worker's workflows write what they have come to: outcomes of steps, suspensions, ends.
 //!
-//! There is no timer: alone, a step is sent at once; under load a batch is what came in during the previous
-//! round trip. Nothing is acknowledged before its commit.
+//! Gathering is `group`'s, the statements are `store::commit` and `store::step`. What is written here, and when, is
+//! decided in `execute`.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
-use tokio::sync::{mpsc, oneshot};
-
 use super::lease::{Lease, LeaseView};
+use crate::clock::DatabaseClock;
 use crate::error::Error;
+use crate::group::{Group, Item, Writer};
 use crate::id::OwnerId;
+use crate::store::commit::{Committed, WorkflowRow, commit};
 use crate::store::link::{Backoff, Links, call};
-use crate::store::step::{self, StepRow};
+use crate::store::step::{StepRow, record};
 
-/// Tasks that write, each with a connection.
-pub(super) const COMMITTERS: usize = 2;
+/// Writers of ordinary items. Two keep the server busy while one statement's answers are carried out.
+const WRITERS: usize = 2;
 
-/// Rows and bytes in one statement: what fits a round trip of a few milliseconds.
-const BATCH_ROWS_MAX: usize = 512;
-const BATCH_BYTES_MAX: usize = 1024 * 1024;
+/// Connections of the committer: one for each writer, and one for what is large.
+pub(super) const LINKS: usize = WRITERS + 1;
 
-/// Steps that may wait in line for each committer; more of them wait for a place.
-const QUEUE_MAX: usize = 4_096;
+/// From here on an item has a writer of its own kind, so that the many small ones do not wait while the server parses
+/// and stores megabytes.
+const LARGE: usize = 256 * 1024;
 
-const ACT: &str = "record steps";
+const ACT: &str = "commit what workflows have come to";
 
-/// Steps to be recorded together, for one workflow. The answer is about the last one.
-struct Item {
-    rows: Vec<StepRow>,
-    reply: oneshot::Sender<Result<Option<DateTime<Utc>>, Error>>,
+/// What one workflow has come to.
+pub(super) struct Write {
+    /// Outcomes of steps.
+    pub(super) steps: Vec<StepRow>,
+    /// What becomes of its row, if all outcomes stand.
+    pub(super) row: Option<WorkflowRow>,
 }
 
-/// The way to the committers.
+/// What came of it.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Written {
+    /// All outcomes stand.
+    pub(super) steps: bool,
+    pub(super) row: Became,
+}
+
+/// What came of a change of a workflow's row.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Became {
+    /// It became what was asked, or nothing was asked.
+    Done,
+    /// It is still held, but something woke it, or an outcome does not stand. This is its count of wakes now, or slightly
+    /// before now.
+    Held(i64),
+    /// It has another owner or claim, or none.
+    Lost,
+}
+
+impl Item for Write {
+    type Answer = Written;
+
+    fn rows(&self) -> usize {
+        self.steps.len() + usize::from(self.row.is_some())
+    }
+
+    fn bytes(&self) -> usize {
+        self.steps.iter().map(StepRow::bytes).sum::<usize>() + self.row.as_ref().map_or(0, WorkflowRow::bytes)
+    }
+}
+
+/// The way to the writers.
 pub(crate) struct Committer {
-    queues: Vec<mpsc::Sender<Item>>,
+    ordinary: Vec<Group<Write>>,
+    large: Group<Write>,
 }
 
 impl Committer {
-    pub(super) fn new(links: &Arc<Links>, owner: OwnerId, lease: &Lease) -> Self {
-        let queues = (0..COMMITTERS)
-            .map(|_| {
-                let (sender, queue) = mpsc::channel(QUEUE_MAX);
-                let writer = Writer { links: links.clone(), owner, lease: lease.view() };
-                tokio::spawn(writer.main(queue));
-                sender
-            })
-            .collect();
-        Self { queues }
+    pub(super) fn new(links: &Arc<Links>, owner: OwnerId, lease: &Lease, clock: &Arc<DatabaseClock>) -> Self {
+        let group = || {
+            Group::new(Statement { links: links.clone(), owner, lease: lease.view(), clock: clock.clone() })
+        };
+        Self { ordinary: std::iter::repeat_with(group).take(WRITERS).collect(), large: group() }
     }
 
-    /// Record steps of one workflow. Answers when the last one was recorded; `None` when it was not written,
-    /// because its position is taken or the workflow has another owner.
-    pub(super) async fn record(&self, rows: Vec<StepRow>) -> Result<Option<DateTime<Utc>>, Error> {
-        let Some(last) = rows.last() else { return Ok(None) };
-        let mut hasher = DefaultHasher::new();
-        last.id.hash(&mut hasher);
-        let place = usize::try_from(hasher.finish() % self.queues.len() as u64).unwrap_or(0);
-        let (reply, answer) = oneshot::channel();
-        if self.queues[place].send(Item { rows, reply }).await.is_err() {
-            return Ok(None);
-        }
-        // A dropped reply means that the incarnation is over; nothing is known to be written.
-        answer.await.unwrap_or(Ok(None))
+    /// Write what one workflow has come to. `None` when the incarnation is over, and with it the right to write.
+    pub(super) async fn write(&self, write: Write) -> Result<Option<(Write, Written)>, Error> {
+        let id = write.row.as_ref().map(|row| &row.id).or_else(|| write.steps.first().map(|step| &step.id));
+        let Some(id) = id else { return Ok(Some((write, Written { steps: true, row: Became::Done }))) };
+        let place = usize::try_from(id.bucket()).unwrap_or_default() % WRITERS;
+        let group = if write.bytes() >= LARGE { &self.large } else { &self.ordinary[place] };
+        group.write(write).await
     }
 }
 
-struct Writer {
+struct Statement {
     links: Arc<Links>,
     owner: OwnerId,
     lease: LeaseView,
+    clock: Arc<DatabaseClock>,
 }
 
-impl Writer {
-    async fn main(self, mut queue: mpsc::Receiver<Item>) {
-        while let Some(first) = queue.recv().await {
-            let batch = fill(first, &mut queue);
-            self.write(batch).await;
-        }
-    }
-
-    /// Write a batch. When the database refuses it, each item is tried alone, so that one that cannot be
-    /// written does not take the others with it.
-    async fn write(&self, batch: Vec<Item>) {
-        let rows: Vec<StepRow> = batch.iter().flat_map(|item| item.rows.iter().cloned()).collect();
-        match self.record(&rows).await {
-            Ok(Some(recorded)) => {
-                for item in batch {
-                    let at = item.rows.last().and_then(|r| recorded.get(&(r.id.clone(), r.position.clone())).copied());
-                    // Nobody waits for the outcome of a step whose attempt was stopped.
-                    drop(item.reply.send(Ok(at)));
-                }
-            }
-            Ok(None) => {}
-            Err(error) if batch.len() == 1 => {
-                for item in batch {
-                    drop(item.reply.send(Err(error.clone())));
-                }
-            }
-            Err(_) => {
-                for item in batch {
-                    Box::pin(self.write(vec![item])).await;
-                }
-            }
-        }
-    }
-
-    /// Record rows, however long the database takes; `None` when the incarnation ended meanwhile. Sending
-    /// the statement again after a lost reply is safe: what it wrote comes back as not written, and whoever
-    /// asked finds the record.
-    async fn record(&self, rows: &[StepRow]) -> Result<Option<step::RecordedAt>, Error> {
+impl Writer<Write> for Statement {
+    async fn write(&self, items: &[Write]) -> Result<Option<Vec<Written>>, Error> {
         let mut backoff = Backoff::for_worker();
         loop {
             if self.lease.ended() {
                 return Ok(None);
             }
-            match call!(self.links, ACT, connection => step::record(connection, &self.links.sql, self.owner, rows)) {
+            match self.once(items).await {
                 Err(error) if backoff.again(&error).await => {}
                 answer => break answer.map(Some),
             }
@@ -124,17 +114,64 @@ impl Writer {
     }
 }
 
-/// A batch: the first item, and what else is in line, within the bounds.
-fn fill(first: Item, queue: &mut mpsc::Receiver<Item>) -> Vec<Item> {
-    let size = |item: &Item| (item.rows.len(), item.rows.iter().map(StepRow::bytes).sum::<usize>());
-    let (mut rows, mut bytes) = size(&first);
-    let mut batch = vec![first];
-    while rows < BATCH_ROWS_MAX && bytes < BATCH_BYTES_MAX {
-        let Ok(item) = queue.try_recv() else { break };
-        let (more_rows, more_bytes) = size(&item);
-        rows += more_rows;
-        bytes += more_bytes;
-        batch.push(item);
+impl Statement {
+    /// One try. It may be repeated: what it wrote before then stands already.
+    async fn once(&self, items: &[Write]) -> Result<Vec<Written>, Error> {
+        if let [Write { steps, row: None }] = items
+            && let [step] = &steps[..]
+            && self.alone(step).await?
+        {
+            return Ok(vec![Written { steps: true, row: Became::Done }]);
+        }
+        let batch = Batch::of(items);
+        let committed = call!(self.links, ACT, connection =>
+            commit(connection, &self.links.sql, self.owner, &batch.steps(), &batch.rows()))?;
+        self.clock.hear(committed.now, std::time::Instant::now());
+        Ok(batch.answers(items, &committed))
     }
-    batch
+
+    /// A step that comes alone has a plainer statement. Whether it did.
+    async fn alone(&self, step: &StepRow) -> Result<bool, Error> {
+        let now = call!(self.links, ACT, connection => record(connection, &self.links.sql, self.owner, step))?;
+        now.inspect(|now| self.clock.hear(*now, std::time::Instant::now()));
+        Ok(now.is_some())
+    }
+}
+
+/// Items in the order of their keys, each with the number of the item that it belongs to.
+struct Batch<'i> {
+    steps: Vec<(&'i StepRow, usize)>,
+    rows: Vec<(&'i WorkflowRow, usize)>,
+}
+
+impl<'i> Batch<'i> {
+    fn of(items: &'i [Write]) -> Self {
+        let numbered = || items.iter().enumerate();
+        let mut steps: Vec<_> = numbered().flat_map(|(n, item)| item.steps.iter().map(move |s| (s, n))).collect();
+        let mut rows: Vec<_> = numbered().filter_map(|(n, item)| Some((item.row.as_ref()?, n))).collect();
+        steps.sort_unstable_by(|(a, _), (b, _)| {
+            (a.id.bucket(), a.id.as_str(), &a.position).cmp(&(b.id.bucket(), b.id.as_str(), &b.position))
+        });
+        rows.sort_unstable_by_key(|(row, _)| (row.id.bucket(), row.id.as_str()));
+        Self { steps, rows }
+    }
+
+    fn steps(&self) -> Vec<&'i StepRow> {
+        self.steps.iter().map(|(step, _)| *step).collect()
+    }
+
+    fn rows(&self) -> Vec<&'i WorkflowRow> {
+        self.rows.iter().map(|(row, _)| *row).collect()
+    }
+
+    fn answers(&self, items: &[Write], committed: &Committed) -> Vec<Written> {
+        let mut answers = vec![Written { steps: true, row: Became::Done }; items.len()];
+        for missing in &committed.missing {
+            answers[self.steps[*missing].1].steps = false;
+        }
+        for (refused, wakes) in &committed.refused {
+            answers[self.rows[*refused].1].row = wakes.map_or(Became::Lost, Became::Held);
+        }
+        answers
+    }
 }

@@ -1,8 +1,10 @@
-//! Driving one step from its order to its record: attempts, time-outs, retries.
+//! Driving one step from its order to its outcome: attempts, time-outs, retries.
 //!
-//! One attempt of a transactional step is `transaction`. What the retries mean for the workflow (suspend it
-//! or wait) is the leaf's in `ctx::run`.
+//! A plain step's outcome is written by the executor, with what else its workflow has come to. One attempt of a
+//! transactional step, which writes its own, is `transaction`. What the retries mean for the workflow (suspend it or
+//! wait) is the leaf's in `ctx::run`.
 
+use std::any::Any;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,7 +16,7 @@ use crate::error::Error;
 use crate::failure::{Failure, FailureKind};
 use crate::history::{FailedAttempt, Kind, Record};
 use crate::probe::probe;
-use crate::step::{AttemptFailure, Attempted, StepBody, StepCtx};
+use crate::step::{AttemptFailure, Attempted, Output, StepBody, StepCtx};
 use crate::store::Fence;
 use crate::store::step::StepRow;
 
@@ -24,10 +26,10 @@ const INPUT_KEPT_MAX: usize = 16 * 1024;
 /// Attempts that a record shows: the first of them and the latest.
 const ATTEMPTS_KEPT_MAX: usize = 20;
 
-/// Run a step until its outcome is recorded, its next attempt is far away, or the attempt is stopped.
+/// Run a step until it has an outcome, its next attempt is far away, or the attempt is stopped.
 pub(super) async fn drive(engine: Arc<Engine>, mut order: StepOrder) {
     match StepDrive::go(&engine, &mut order).await {
-        // Nobody waits for a step whose future was dropped; its record stands.
+        // Nobody wants the outcome of a step whose future was dropped; if it was recorded, it stands.
         Ok(Some(driven)) => drop(order.reply.send(driven)),
         // A leaf that still waits is told by the end of its attempt. Usually that has come about already.
         Ok(None) if !order.reply.is_closed() => order.attempt.stop(Stop::Lost),
@@ -46,8 +48,11 @@ pub(super) struct StepDrive<'d> {
 
 /// How one attempt ended.
 enum Ended {
-    Done(Option<Record>),
+    Done(Output, Duration),
+    /// It stands already, because a transactional step records itself.
+    Recorded(Record, Option<Box<dyn Any + Send>>),
     Failed(AttemptFailure, Duration),
+    Stopped,
 }
 
 impl<'d> StepDrive<'d> {
@@ -58,9 +63,9 @@ impl<'d> StepDrive<'d> {
         match encoded {
             Ok(input) => Self { engine, order, key, input }.attempts().await,
             Err(problem) => {
-                let mut drive = Self { engine, order, key, input: String::new() };
+                let drive = Self { engine, order, key, input: String::new() };
                 let failure = Failure::new(FailureKind::Value, format!("its input {problem}")).terminal();
-                Ok(drive.give_up(failure, 1).await?.map(Driven::Recorded))
+                Ok(Some(drive.give_up(failure, 1)))
             }
         }
     }
@@ -76,12 +81,17 @@ impl<'d> StepDrive<'d> {
             }
             let attempt = self.attempt_number();
             let (failed, took) = match self.attempt(attempt).await? {
-                Ended::Done(record) => return Ok(record.map(Driven::Recorded)),
+                Ended::Done(output, took) => {
+                    let row = self.row(Ok(output.json), took);
+                    return Ok(Some(Driven::Done(Box::new(row), Ok(output.value))));
+                }
+                Ended::Recorded(record, value) => return Ok(Some(Driven::Recorded(record, value))),
+                Ended::Stopped => return Ok(None),
                 Ended::Failed(failed, took) => (failed, took),
             };
             if failed.failure.is_terminal() || attempt >= self.order.retry.max_attempts {
                 self.remember(attempt, &failed.failure, took);
-                return Ok(self.give_up(failed.failure, attempt).await?.map(Driven::Recorded));
+                return Ok(Some(self.give_up(failed.failure, attempt)));
             }
             let delay = self.order.retry.delay(attempt, failed.after, fastrand::f64());
             self.remember(attempt, &failed.failure, took);
@@ -117,18 +127,19 @@ impl<'d> StepDrive<'d> {
                     // First, so that a body whose leaf is gone never begins: nobody wants the outcome, and
                     // a cancellation may have answered already.
                     biased;
-                    () = self.order.reply.closed() => return Ok(Ended::Done(None)),
+                    () = self.order.reply.closed() => return Ok(Ended::Stopped),
                     ended = within(timeout, body(ctx, &self.input)) => ended,
                 };
                 probe("after a step body");
                 match ended {
-                    Ok(output) => Ok(Ended::Done(self.record(Ok(output), began.elapsed()).await?)),
+                    Ok(output) => Ok(Ended::Done(output, began.elapsed())),
                     Err(failed) => Ok(Ended::Failed(failed, began.elapsed())),
                 }
             }
-            StepBody::Transaction(body) => match transaction::attempt(self, &body, ctx).await? {
-                Tried::Recorded(record) => Ok(Ended::Done(Some(record))),
-                Tried::Stopped => Ok(Ended::Done(None)),
+            // Boxed, so that a plain step does not carry the room for a transaction about.
+            StepBody::Transaction(body) => match Box::pin(transaction::attempt(self, &body, ctx)).await? {
+                Tried::Recorded(record, value) => Ok(Ended::Recorded(record, value)),
+                Tried::Stopped => Ok(Ended::Stopped),
                 Tried::Failed(failed) => Ok(Ended::Failed(failed, began.elapsed())),
             },
         }
@@ -147,26 +158,11 @@ impl<'d> StepDrive<'d> {
         });
     }
 
-    /// Record that the step has failed for good.
-    async fn give_up(&mut self, failure: Failure, attempts: u32) -> Result<Option<Record>, Error> {
+    /// The step has failed for good.
+    fn give_up(&self, failure: Failure, attempts: u32) -> Driven {
         let failure = failure.of_step(self.order.name, attempts);
-        self.record(Err(failure), Duration::ZERO).await
-    }
-
-    /// Record an outcome through the committer, or find the one that stands there. `None` when the attempt
-    /// was stopped.
-    async fn record(&mut self, outcome: Result<String, Failure>, took: Duration) -> Result<Option<Record>, Error> {
-        let attempt = &self.order.attempt;
-        let kept = attempt.kept();
-        let row = self.row(outcome.as_ref(), took);
-        let rows = kept.iter().cloned().chain([row]).collect();
-        match self.engine.committer.record(rows).await? {
-            Some(recorded_at) => {
-                attempt.forget(&kept);
-                Ok(Some(Record { kind: self.kind(), name: self.order.name.to_owned(), outcome, recorded_at }))
-            }
-            None => self.find_recorded().await,
-        }
+        let row = self.row(Err(&failure), Duration::ZERO);
+        Driven::Done(Box::new(row), Err(failure))
     }
 
     /// What stands at the position, after a write came back empty: an earlier try whose reply was lost, or
@@ -183,17 +179,23 @@ impl<'d> StepDrive<'d> {
         }
     }
 
-    pub(super) fn row(&self, outcome: Result<&String, &Failure>, took: Duration) -> StepRow {
+    pub(super) fn row(&self, outcome: Result<String, &Failure>, took: Duration) -> StepRow {
         let order = &*self.order;
+        let (output, failure) = match outcome {
+            Ok(output) => (Some(output), None),
+            Err(failure) => (None, Some(to_json(failure))),
+        };
         StepRow {
             id: order.attempt.id.clone(),
+            claims: order.attempt.claims,
             position: order.position.clone(),
             kind: self.kind(),
-            name: order.name.into(),
+            name: order.name,
             input: (self.input.len() <= INPUT_KEPT_MAX && !self.input.is_empty()).then(|| self.input.clone()),
-            output: outcome.ok().cloned(),
-            failure: outcome.err().map(to_json),
+            output,
+            failure,
             attempts: (!order.past.is_empty()).then(|| to_json(&order.past)),
+            ended_at: order.attempt.about_now(),
             took_ms: i64::try_from(took.as_millis()).unwrap_or(i64::MAX),
         }
     }

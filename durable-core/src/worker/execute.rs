@@ -1,27 +1,31 @@
 //! One attempt of a workflow: find the body, run it, decide how it ended, write that.
 //!
-//! Deciding is `decide`, the writes are `store::settle`.
+//! Deciding is `decide`, the writes go through `committer`. What a body is given is written before anything else of it
+//! begins, not before it is given: so the outcome of its last step and its end are one write.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::Engine;
+use super::committer::{Became, Write, Written};
+use super::{Engine, drive};
 use crate::ctx::Ctx;
-use crate::ctx::attempt::{Attempt, Idle};
+use crate::ctx::attempt::{Attempt, Idle, Order};
 use crate::decide::{End, Ended, Outcome, Returns, Stop, decide, to_json};
-use crate::error::Error;
 use crate::failure::{Failure, FailureKind, panic_message};
 use crate::history::History;
 use crate::id::Id;
+use crate::status::Status;
 use crate::step::BoxFuture;
-use crate::store::Fence;
 use crate::store::claim::Claimed;
+use crate::store::commit::{WaitRow, WorkflowRow, waits_json};
 use crate::store::link::{Backoff, call};
-use crate::store::settle::{self, Suspended, WaitRow};
+use crate::store::step::StepRow;
+use crate::store::{Fence, lease};
 
 /// How often a body that waits for messages beside other work has its mailbox looked into.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -33,8 +37,8 @@ impl Engine {
     /// Run a workflow that this worker owns, on a task of its own.
     pub(super) fn adopt(self: Arc<Self>, claimed: Claimed, history: History, slot: OwnedSemaphorePermit) {
         let engine = self;
-        let hands = Arc::downgrade(&engine);
-        let attempt = Arc::new(Attempt::new(&claimed, history, hands, engine.plan.settings.short_wait));
+        let short_wait = engine.plan.settings.short_wait;
+        let attempt = Arc::new(Attempt::new(&claimed, history, short_wait, engine.clock.clone()));
         if !engine.local.run(&attempt) {
             return;
         }
@@ -59,76 +63,153 @@ impl Engine {
     /// Poll the body until it ends or is suspended (`None`). The future is dropped only after its
     /// suspension was written.
     async fn run(&self, attempt: &Arc<Attempt>, mut body: BoxFuture<'_, Returns>) -> Option<Ended> {
+        let mut look = Look::default();
         let mut foreign_reported = false;
         loop {
-            match poll_once(attempt, &mut body).await {
-                Polled::Ended(ended) => return Some(ended),
-                Polled::Foreign => {
-                    if !std::mem::replace(&mut foreign_reported, true) {
-                        tracing::warn!(
-                            workflow = attempt.workflow,
-                            id = %attempt.id,
-                            "the body awaits something that is not the context's, which a recovery cannot \
-                             repeat: put it into a step"
-                        );
-                    }
-                    if let Some(ended) = poll_on(attempt, &mut body).await {
-                        return Some(ended);
-                    }
+            let stop = match self.go_on(attempt, &mut body, &mut look, foreign_reported).await {
+                Came::Ended(ended) => return Some(ended),
+                Came::Foreign => {
+                    foreign_reported = true;
+                    tracing::warn!(
+                        workflow = attempt.workflow,
+                        id = %attempt.id,
+                        "the body awaits something that is not the context's, which a recovery cannot \
+                         repeat: put it into a step"
+                    );
+                    None
                 }
-                Polled::Note(waits) => match self.suspend(attempt, false, 0, &waits).await {
-                    Ok(Suspended::Written | Suspended::Woken(_)) => {}
-                    Ok(Suspended::Lost) => attempt.stop(Stop::Lost),
-                    Err(error) => attempt.stop(Stop::Broken(error.to_string())),
+                Came::Write => self.write_outcomes(attempt).await.err(),
+                Came::Note(waits) => match self.suspend(attempt, None, &waits).await {
+                    Ok(Became::Done | Became::Held(_)) => None,
+                    Ok(Became::Lost) => Some(Stop::Lost),
+                    Err(stop) => Some(stop),
                 },
-                Polled::Suspend(waits, seen) => {
+                Came::Suspend(waits, seen) => {
                     attempt.set_leaving(true);
-                    match self.suspend(attempt, true, seen, &waits).await {
-                        Ok(Suspended::Written) => return None,
+                    match self.suspend(attempt, Some(seen), &waits).await {
+                        Ok(Became::Done) => return None,
                         // An earlier try may have been written after all, and the workflow claimed anew since.
-                        Ok(Suspended::Woken(_)) if !self.local.is_current(attempt) => attempt.stop(Stop::Lost),
-                        Ok(Suspended::Woken(wakes)) => {
+                        Ok(Became::Held(_)) if !self.local.is_current(attempt) => Some(Stop::Lost),
+                        Ok(Became::Held(wakes)) => {
                             attempt.set_leaving(false);
                             attempt.saw(wakes);
                             attempt.poke();
+                            None
                         }
-                        Ok(Suspended::Lost) => attempt.stop(Stop::Lost),
-                        Err(error) => attempt.stop(Stop::Broken(error.to_string())),
+                        Ok(Became::Lost) => Some(Stop::Lost),
+                        Err(stop) => Some(stop),
                     }
                 }
+            };
+            if let Some(stop) = stop {
+                attempt.stop(stop);
             }
         }
     }
 
-    async fn suspend(
+    /// Poll a body until there is something for the executor to wait for.
+    async fn go_on(
         &self,
         attempt: &Arc<Attempt>,
-        suspend: bool,
-        seen: i64,
-        waits: &[WaitRow],
-    ) -> Result<Suspended, Error> {
-        let kept = attempt.kept();
-        let mut backoff = Backoff::for_worker();
-        loop {
-            if self.lease.ended() {
-                return Ok(Suspended::Lost);
+        body: &mut BoxFuture<'_, Returns>,
+        look: &mut Look,
+        foreign_reported: bool,
+    ) -> Came {
+        std::future::poll_fn(|cx| {
+            if look.is_due(cx) {
+                attempt.poke();
             }
-            match call!(self.writes, "suspend a workflow", connection => settle::suspend(
-                connection, &self.plan.sql, self.owner, &attempt.id, attempt.claims, &kept, suspend, seen, waits))
-            {
-                Err(error) if backoff.again(&error).await => {}
-                Ok(Suspended::Written) => {
-                    attempt.forget(&kept);
-                    break Ok(Suspended::Written);
-                }
-                answer => break answer,
+            if let Poll::Ready(ended) = poll_body(attempt, body, cx) {
+                return Poll::Ready(Came::Ended(ended));
             }
+            loop {
+                return match attempt.idle(cx.waker()) {
+                    Idle::Begin(orders) => {
+                        self.carry_out_orders(orders);
+                        continue;
+                    }
+                    Idle::Busy { awaits_message } => {
+                        look.set(awaits_message, cx);
+                        Poll::Pending
+                    }
+                    Idle::Foreign if foreign_reported => Poll::Pending,
+                    Idle::Foreign => Poll::Ready(Came::Foreign),
+                    Idle::Write => Poll::Ready(Came::Write),
+                    Idle::Note(waits) => Poll::Ready(Came::Note(waits)),
+                    Idle::Suspend(waits, seen) => Poll::Ready(Came::Suspend(waits, seen)),
+                };
+            }
+        })
+        .await
+    }
+
+    /// Carry orders out, each on a task of the worker's own: a future that user code drops then never cuts a
+    /// database call in the middle.
+    fn carry_out_orders(&self, orders: Vec<Order>) {
+        // While the incarnation is being torn down, nobody will ask for an answer.
+        let Some(engine) = self.own() else { return };
+        for order in orders {
+            let engine = engine.clone();
+            match order {
+                Order::Step(order) => drop(self.runtime.spawn(drive::drive(engine, order))),
+                Order::Receive(order) => drop(self.runtime.spawn(async move { engine.look(order).await })),
+            }
+        }
+    }
+
+    /// Write the outcomes that the body has been given, before anything else of it begins.
+    async fn write_outcomes(&self, attempt: &Arc<Attempt>) -> Result<(), Stop> {
+        let write = Write { steps: attempt.take_unwritten(), row: None };
+        match self.committer.write(write).await {
+            Ok(Some((_, Written { steps: true, .. }))) => Ok(()),
+            Ok(Some((write, _))) => self.look_at_outcomes(attempt, &write.steps).await,
+            Ok(None) => Err(Stop::Lost),
+            Err(error) => Err(Stop::Broken(error.to_string())),
+        }
+    }
+
+    /// Find out why outcomes do not stand: the workflow may have another owner, or a former one's record was written
+    /// after this one had read the history. `Ok` when they stand after all.
+    async fn look_at_outcomes(&self, attempt: &Arc<Attempt>, steps: &[StepRow]) -> Result<(), Stop> {
+        for step in steps {
+            match self.recorded(&attempt.id, &step.position).await {
+                Ok((Fence::Held, Some(record))) if step.is_recorded_as(&record) => {}
+                Ok((Fence::Held, Some(_))) => return Err(Stop::Overtaken),
+                Ok((Fence::Held, None) | (Fence::Lost, _)) => return Err(Stop::Lost),
+                Err(error) => return Err(Stop::Broken(error.to_string())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Write down what the body waits for; and suspend it, if nothing woke it since `seen`.
+    async fn suspend(&self, attempt: &Arc<Attempt>, seen: Option<i64>, waits: &[WaitRow]) -> Result<Became, Stop> {
+        let row = WorkflowRow {
+            id: attempt.id.clone(),
+            claims: attempt.claims,
+            status: seen.map(|_| Status::Suspended),
+            seen,
+            waits: Some(waits_json(waits)),
+            output: None,
+            failure: None,
+        };
+        let write = Write { steps: attempt.take_unwritten(), row: Some(row) };
+        match self.committer.write(write).await {
+            Ok(Some((_, Written { steps: true, row }))) => Ok(row),
+            Ok(Some((_, Written { row: Became::Lost, .. }))) => Ok(Became::Lost),
+            Ok(Some((write, Written { row, .. }))) => {
+                self.look_at_outcomes(attempt, &write.steps).await?;
+                Ok(row)
+            }
+            Ok(None) => Ok(Became::Lost),
+            Err(error) => Err(Stop::Broken(error.to_string())),
         }
     }
 
     async fn carry_out(&self, attempt: &Arc<Attempt>, outcome: Outcome) {
         match outcome {
-            Outcome::Settled(end) => self.settle(attempt, &end).await,
+            Outcome::Settled(end) => self.settle(attempt, end).await,
+            Outcome::GivenBack => self.let_go(attempt).await,
             Outcome::Acknowledged => {
                 // A step whose leaf is gone gives up at its next await; one that blocks its thread has
                 // begun long ago, and need not be waited for.
@@ -138,45 +219,70 @@ impl Engine {
                 self.acknowledge(attempt.id.clone());
             }
             Outcome::Dropped => tracing::debug!(id = %attempt.id, "workflow belongs to another worker by now"),
-            Outcome::Released(problem) => {
-                tracing::error!(workflow = attempt.workflow, id = %attempt.id, problem, "workflow given back");
-                attempt.set_leaving(true);
-                self.release(&attempt.id, attempt.claims, &problem).await;
+            Outcome::Released(problem) => self.give_up(attempt, &problem).await,
+        }
+    }
+
+    /// Write the end of a workflow, together with the outcomes that led to it.
+    async fn settle(&self, attempt: &Arc<Attempt>, end: End) {
+        let row = WorkflowRow {
+            id: attempt.id.clone(),
+            claims: attempt.claims,
+            status: Some(end.status),
+            seen: None,
+            waits: None,
+            output: end.output,
+            failure: end.failure,
+        };
+        let mut write = Write { steps: attempt.take_unwritten(), row: Some(row) };
+        loop {
+            let (unwritten, written) = match self.committer.write(write).await {
+                Ok(Some(answer)) => answer,
+                Ok(None) => return,
+                Err(error) => return self.give_up(attempt, &error.to_string()).await,
+            };
+            match written.row {
+                Became::Done => {
+                    if end.status == Status::Blocked {
+                        tracing::error!(
+                            workflow = attempt.workflow,
+                            id = %attempt.id,
+                            "workflow is blocked: its code does not fit its history; its failure says where"
+                        );
+                    }
+                    return self.plan.wake.ended(&attempt.id);
+                }
+                // Cancelled meanwhile, or somebody else's; the heartbeat brings word of the former.
+                Became::Lost => return self.plan.wake.ended(&attempt.id),
+                Became::Held(_) => match self.look_at_outcomes(attempt, &unwritten.steps).await {
+                    Ok(()) => write = unwritten,
+                    Err(Stop::Overtaken) => return self.let_go(attempt).await,
+                    Err(Stop::Broken(problem)) => return self.give_up(attempt, &problem).await,
+                    Err(Stop::Lost | Stop::Cancelled | Stop::Mismatch(_)) => return self.plan.wake.ended(&attempt.id),
+                },
             }
         }
     }
 
-    async fn settle(&self, attempt: &Arc<Attempt>, end: &End) {
-        let kept = attempt.kept();
+    async fn give_up(&self, attempt: &Arc<Attempt>, problem: &str) {
+        tracing::error!(workflow = attempt.workflow, id = %attempt.id, problem, "workflow given back");
+        attempt.set_leaving(true);
+        self.release(&attempt.id, attempt.claims, problem).await;
+    }
+
+    /// Give a workflow back whose body has to begin again: another outcome stands than the one that it was given.
+    async fn let_go(&self, attempt: &Arc<Attempt>) {
+        tracing::warn!(id = %attempt.id, "a former owner's record came in between; the workflow begins again from it");
+        attempt.set_leaving(true);
         let mut backoff = Backoff::for_worker();
-        let settled = loop {
-            if self.lease.ended() {
-                return;
-            }
-            match call!(self.writes, "end a workflow", connection =>
-                settle::settle(connection, &self.plan.sql, self.owner, &attempt.id, &kept, end))
+        while !self.lease.ended() {
+            let given = [(attempt.id.clone(), attempt.claims)];
+            match call!(self.writes, "give a workflow back", connection =>
+                lease::let_go(connection, &self.plan.sql, self.owner, &given))
             {
                 Err(error) if backoff.again(&error).await => {}
-                answer => break answer,
-            }
-        };
-        match settled {
-            Ok(Fence::Held) => {
-                if end.status == crate::status::Status::Blocked {
-                    tracing::error!(
-                        workflow = attempt.workflow,
-                        id = %attempt.id,
-                        "workflow is blocked: its code does not fit its history; its failure says where"
-                    );
-                }
-                self.plan.wake.ended(&attempt.id);
-            }
-            // Cancelled meanwhile, or somebody else's; the heartbeat brings word of the former.
-            Ok(Fence::Lost) => self.plan.wake.ended(&attempt.id),
-            Err(error) => {
-                tracing::error!(workflow = attempt.workflow, id = %attempt.id, %error, "workflow given back");
-                attempt.set_leaving(true);
-                self.release(&attempt.id, attempt.claims, &error.to_string()).await;
+                Err(error) => return tracing::error!(id = %attempt.id, %error, "workflow waits for a sweep"),
+                Ok(()) => return self.plan.wake.now(),
             }
         }
     }
@@ -189,7 +295,7 @@ impl Engine {
         let mut backoff = Backoff::for_worker();
         while !self.lease.ended() {
             match call!(self.writes, "give a workflow back", connection =>
-                settle::release(connection, &self.plan.sql, self.owner, id, claims, most, &failure))
+                lease::release(connection, &self.plan.sql, self.owner, (id, claims), most, &failure))
             {
                 Err(error) if backoff.again(&error).await => {}
                 Err(error) => return tracing::error!(%id, %error, "workflow is stuck until this worker ends"),
@@ -199,58 +305,41 @@ impl Engine {
     }
 }
 
-/// What one go at a body came to.
-enum Polled {
+/// What a body came to that the executor has to wait for.
+enum Came {
     Ended(Ended),
+    Write,
     Note(Vec<WaitRow>),
     Suspend(Vec<WaitRow>, i64),
     Foreign,
 }
 
-/// Poll a body until there is something for the executor to do.
-async fn poll_once(attempt: &Attempt, body: &mut BoxFuture<'_, Returns>) -> Polled {
-    let mut look = Box::pin(tokio::time::sleep(LOOK_EVERY));
-    std::future::poll_fn(|cx| {
-        if look.as_mut().poll(cx).is_ready() {
-            look.as_mut().reset(tokio::time::Instant::now() + LOOK_EVERY);
-            let _ = look.as_mut().poll(cx);
-            if attempt.awaits_message() {
-                attempt.poke();
-            }
+/// When to look into the mailbox of a body that waits for a message beside other work.
+#[derive(Default)]
+struct Look(Option<Pin<Box<tokio::time::Sleep>>>);
+
+impl Look {
+    fn is_due(&mut self, cx: &mut Context<'_>) -> bool {
+        let due = self.0.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready());
+        if due {
+            self.0 = None;
         }
-        if let Poll::Ready(ended) = poll_body(attempt, body, cx) {
-            return Poll::Ready(Polled::Ended(ended));
+        due
+    }
+
+    fn set(&mut self, wanted: bool, cx: &mut Context<'_>) {
+        if !wanted {
+            self.0 = None;
+        } else if self.0.is_none() {
+            let mut timer = Box::pin(tokio::time::sleep(LOOK_EVERY));
+            // The first poll is what sets it going.
+            let _ = timer.as_mut().poll(cx);
+            self.0 = Some(timer);
         }
-        match attempt.idle(cx.waker()) {
-            Idle::Busy => Poll::Pending,
-            Idle::Note(waits) => Poll::Ready(Polled::Note(waits)),
-            Idle::Suspend(waits, seen) => Poll::Ready(Polled::Suspend(waits, seen)),
-            Idle::Foreign => Poll::Ready(Polled::Foreign),
-        }
-    })
-    .await
+    }
 }
 
-/// Wait until something wakes a body that awaits what is not the context's, and poll it once. `None` when
-/// it is still pending.
-async fn poll_on(attempt: &Attempt, body: &mut BoxFuture<'_, Returns>) -> Option<Ended> {
-    let mut woken = false;
-    std::future::poll_fn(|cx| {
-        // The first call only registers: the body has just been polled, with another waker.
-        let polled = poll_body(attempt, body, cx);
-        match (polled, std::mem::replace(&mut woken, true)) {
-            (Poll::Ready(ended), _) => Poll::Ready(Some(ended)),
-            (Poll::Pending, false) => match attempt.idle(cx.waker()) {
-                Idle::Foreign => Poll::Pending,
-                Idle::Busy | Idle::Note(_) | Idle::Suspend(..) => Poll::Ready(None),
-            },
-            (Poll::Pending, true) => Poll::Ready(None),
-        }
-    })
-    .await
-}
-
-fn poll_body(attempt: &Attempt, body: &mut BoxFuture<'_, Returns>, cx: &mut std::task::Context<'_>) -> Poll<Ended> {
+fn poll_body(attempt: &Attempt, body: &mut BoxFuture<'_, Returns>, cx: &mut Context<'_>) -> Poll<Ended> {
     if let Some(stop) = attempt.stopped() {
         return Poll::Ready(Ended::Stopped(stop));
     }

@@ -18,7 +18,8 @@ use std::time::Duration;
 use sqlx::PgPool;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::ctx::attempt::{Hands, Looked, ReceiveOrder, StepOrder};
+use crate::clock::DatabaseClock;
+use crate::ctx::attempt::{Looked, ReceiveOrder};
 use crate::decide::Stop;
 use crate::error::Error;
 use crate::history::{Kind, Record};
@@ -36,7 +37,7 @@ use committer::Committer;
 use lease::{Heart, Lease};
 use local::Local;
 
-/// Connections for suspensions, ends and receives. Steps have the committer's, claims have their own.
+/// Connections for receives and for what happens rarely. What workflows come to has the committer's, claims have their own.
 const WRITE_LINKS: usize = 4;
 
 /// Transactional steps at a time, each with a connection of its own.
@@ -62,6 +63,7 @@ pub(crate) struct Engine {
     writes: Links,
     transactions: Links,
     committer: Committer,
+    clock: Arc<DatabaseClock>,
     lease: Lease,
     local: Local,
     /// Where the worker lives. What it runs lives there too, whoever asked for it from wherever.
@@ -78,14 +80,17 @@ impl Engine {
         let owner = OwnerId::generate();
         let (lease, heart) = Lease::take(plan, links(Commits::Asynchronous, 1), owner).await?;
         tracing::info!(%owner, queue = plan.settings.queue, "worker has its lease");
-        let committer_links = Arc::new(links(Commits::Flushed, committer::COMMITTERS));
+        let committer_links = Arc::new(links(Commits::Flushed, committer::LINKS));
+        // The first claim or start tells the time before anything needs it.
+        let clock = Arc::new(DatabaseClock::new(chrono::DateTime::UNIX_EPOCH));
         let engine = Arc::new_cyclic(|own| Self {
             owner,
             plan: plan.clone(),
             claims: links(Commits::Asynchronous, 1),
             writes: links(Commits::Flushed, WRITE_LINKS),
             transactions: links(Commits::AsTheApplication, TRANSACTION_LINKS),
-            committer: Committer::new(&committer_links, owner, &lease),
+            committer: Committer::new(&committer_links, owner, &lease, &clock),
+            clock,
             lease,
             local: Local::default(),
             runtime: tokio::runtime::Handle::current(),
@@ -184,20 +189,6 @@ impl Drop for Reserved<'_> {
     }
 }
 
-impl Hands for Engine {
-    fn run_step(&self, order: StepOrder) {
-        if let Some(engine) = self.own() {
-            self.runtime.spawn(drive::drive(engine, order));
-        }
-    }
-
-    fn receive(&self, order: ReceiveOrder) {
-        if let Some(engine) = self.own() {
-            self.runtime.spawn(async move { engine.look(order).await });
-        }
-    }
-}
-
 impl Engine {
     /// Look into a mailbox for a body. No answer means that the attempt was stopped.
     async fn look(&self, order: ReceiveOrder) {
@@ -239,7 +230,7 @@ impl Engine {
             kind: Kind::Receive,
             name: order.topic.to_owned(),
             outcome: Ok(output),
-            recorded_at,
+            ended_at: recorded_at,
         });
         Ok(Some(Looked { wakes: received.wakes, record }))
     }

@@ -5,6 +5,7 @@
 //! gone, which is how a COMMIT smuggled into the step's code shows. An error after COMMIT was sent is
 //! unknown, and is resolved by writing the same record again: the unique key waits for the lost transaction.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,15 +29,18 @@ const ACT: &str = "run a transactional step";
 
 /// What an attempt came to.
 pub(super) enum Tried {
-    Recorded(Record),
+    /// With the value for the body, if it is at hand.
+    Recorded(Record, Option<Value>),
     Failed(AttemptFailure),
     /// The workflow is somebody else's by now, or its body has no use for the step any more.
     Stopped,
 }
 
+type Value = Box<dyn Any + Send>;
+
 /// What one transaction came to.
 enum Once {
-    Recorded(Record),
+    Recorded(Record, Value),
     /// The position is taken, or the workflow has another owner; nothing of this transaction stands.
     Refused,
     /// The body has dropped the step's future; nothing of this transaction stands.
@@ -61,7 +65,7 @@ pub(super) async fn attempt(drive: &mut StepDrive<'_>, body: &Arc<Body>, ctx: St
     loop {
         let outcome = once(drive, body, ctx.clone()).await?;
         match outcome {
-            Once::Recorded(record) => return Ok(Tried::Recorded(record)),
+            Once::Recorded(record, value) => return Ok(Tried::Recorded(record, Some(value))),
             Once::Refused => return found(drive).await,
             Once::GivenUp => return Ok(Tried::Stopped),
             Once::Smuggled => return Ok(Tried::Failed(smuggled())),
@@ -71,7 +75,7 @@ pub(super) async fn attempt(drive: &mut StepDrive<'_>, body: &Arc<Body>, ctx: St
                 if let (Fence::Held, Some(record)) =
                     drive.engine.recorded(&drive.order.attempt.id, &drive.order.position).await?
                 {
-                    return Ok(Tried::Recorded(record));
+                    return Ok(Tried::Recorded(record, None));
                 }
                 let contended = matches!(failed.code.as_deref(), Some("40001" | "40P01"));
                 if !contended || contentions >= CONTENTIONS_MAX {
@@ -108,7 +112,7 @@ async fn once(drive: &mut StepDrive<'_>, body: &Arc<Body>, ctx: StepCtx) -> Resu
     match &once {
         // Only an answered COMMIT or ROLLBACK proves the connection healthy; otherwise it is closed, which
         // ends whatever is left of the transaction.
-        Once::Recorded(_) | Once::Failed(_) => link.give_back(),
+        Once::Recorded(..) | Once::Failed(_) => link.give_back(),
         Once::Rejected(_) | Once::Refused | Once::GivenUp | Once::Broken(_) | Once::Unknown(..) | Once::Smuggled => {}
     }
     Ok(once)
@@ -140,7 +144,7 @@ async fn in_transaction(
         Err(failed) if failed.failure.kind() == FailureKind::Timeout => return Once::Rejected(failed),
         Err(failed) => return undo(tx, drive, &mark, failed).await,
     };
-    let row = drive.row(Ok(&output), began.elapsed());
+    let row = drive.row(Ok(output.json), began.elapsed());
     let transacted = {
         probe("before a call");
         let engine = drive.engine;
@@ -160,12 +164,11 @@ async fn in_transaction(
     let committed = answer(tx.commit()).await;
     probe("after a call");
     match committed {
-        Ok(Ok(())) => Once::Recorded(Record {
-            kind: Kind::Transaction,
-            name: drive.order.name.to_owned(),
-            outcome: Ok(output),
-            recorded_at,
-        }),
+        Ok(Ok(())) => {
+            let outcome = Ok(row.output.unwrap_or_default());
+            let record = Record { kind: Kind::Transaction, name: drive.order.name.to_owned(), outcome, ended_at: recorded_at };
+            Once::Recorded(record, output.value)
+        }
         Ok(Err(error)) if was_rolled_back(&error) => Once::Rejected(AttemptFailure::of_commit(error)),
         Ok(Err(_)) | Err(_) => Once::Unknown(Box::new(row)),
     }
@@ -258,7 +261,7 @@ fn was_rolled_back(error: &sqlx::Error) -> bool {
 }
 
 async fn found(drive: &StepDrive<'_>) -> Result<Tried, Error> {
-    Ok(drive.find_recorded().await?.map_or(Tried::Stopped, Tried::Recorded))
+    Ok(drive.find_recorded().await?.map_or(Tried::Stopped, |record| Tried::Recorded(record, None)))
 }
 
 fn mark(drive: &StepDrive<'_>) -> String {

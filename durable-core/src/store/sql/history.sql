@@ -1,7 +1,7 @@
 -- Everything recorded for the given workflows, in position order: one statement for a whole claim batch.
 -- Locks: nothing.
 select s.workflow_id, s.lane, s.seq, s.kind, s.name, s.output::text as output, s.failure::text as failure,
-       s.recorded_at
+       s.ended_at
 from unnest($1::smallint[], $2::text[]) as g (bucket, id)
 cross join lateral (
     -- offset 0 keeps this a look by the key, also for a batch that is large beside the table

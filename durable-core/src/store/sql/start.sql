@@ -1,22 +1,23 @@
--- Start workflows: one row each, or nothing where the id exists already; then say which it was. When one of
--- them is refused, because its id is another workflow's or by the policy $11 (1: same input, 2: none at all),
--- nothing is written.
--- With an owner given, a row marked `here` is born running and owned, so that no claim is needed; but only
--- while that worker holds its lease.
--- Locks: the new rows, in key order. A concurrent start of the same id waits for the other transaction.
+-- Start workflows: one row each, or nothing where the id exists already; then say which it was. They come in groups,
+-- one for each caller: when one of a group is refused, because its id is another workflow's or by the policy (1: same
+-- input, 2: none at all), nothing of the group is written.
+-- A row that names an owner is born running and owned by it, so that no claim is needed; but only while that worker
+-- holds its lease.
+-- Whoever asks matches the answers to the ids in memory, where it costs less than a join.
+-- Locks: the new rows, in key order, which is the order in which they are given. A concurrent start of the same id waits
+-- for the other transaction.
 with given as (
     select *
     from unnest($1::smallint[], $2::text[], $3::text[], $4::integer[], $5::text[], $6::smallint[],
-                $7::bigint[], $8::text[], $9::boolean[])
-        with ordinality as g (bucket, id, name, version, queue, priority, delay_ms, input, here, n)
+                $7::bigint[], $8::text[], $9::uuid[], $10::integer[], $11::integer[])
+        as g (bucket, id, name, version, queue, priority, delay_ms, input, owner, policy, grp)
 ),
 found as materialized (
     -- A birth and a claim differ: only at a birth are the claim and the creation one moment. It is found here
-    -- when the same statement was sent before and its reply was lost; only the caller that `here` keeps a place for
-    -- may take it for its own.
-    select g.n, w.created_at, w.name, w.version, w.input::text = g.input as same_input,
-           g.here and w.owner is not distinct from $10
-               and w.claims = 1 and w.claimed_at = w.created_at as born_here,
+    -- when the same statement was sent before and its reply was lost; only the caller that names an owner, and keeps
+    -- a place there, may take it for its own.
+    select g.grp, g.policy, g.id, w.created_at, w.name, w.version, w.input::text = g.input as same_input,
+           (w.owner = g.owner and w.claims = 1 and w.claimed_at = w.created_at) is true as born_here,
            w.name = g.name and w.version = g.version as same_workflow
     from given g
     cross join lateral (
@@ -26,14 +27,10 @@ found as materialized (
         offset 0
     ) w
 ),
-refused as (
-    select from found f
-    where not f.same_workflow or (not f.born_here and ($11 = 2 or ($11 = 1 and not f.same_input)))
-),
-alive as (
-    select k.id
-    from durable.worker k
-    where k.id = $10 and k.fenced_at is null and k.lease_until > durable.now()
+refused as materialized (
+    select distinct f.grp
+    from found f
+    where not f.same_workflow or (not f.born_here and (f.policy = 2 or (f.policy = 1 and not f.same_input)))
 ),
 born as (
     insert into durable.workflow
@@ -46,16 +43,20 @@ born as (
            case when a.id is null then null else durable.now() end,
            g.input::json
     from given g
-    left join alive a on g.here
-    where not exists (select from refused)
-    order by g.bucket, g.id
+    left join lateral (
+        select k.id
+        from durable.worker k
+        where k.id = g.owner and k.fenced_at is null and k.lease_until > durable.now()
+        offset 0
+    ) a on true
+    where g.grp <> all (array(select r.grp from refused r))
     on conflict (bucket, id) do nothing
-    returning bucket, id, owner, created_at
+    returning id, owner, created_at
 )
-select g.n, true as created, b.owner is not null as born_here, b.created_at, g.name, g.version,
-       true as same_input, false as refused
-from given g
-join born b on b.bucket = g.bucket and b.id = g.id
+select b.id, true as created, b.owner is not null as born_here, b.created_at, null as name,
+       null as version, true as same_input, false as refused
+from born b
 union all
-select f.n, false, f.born_here, f.created_at, f.name, f.version, f.same_input, exists (select from refused)
+select f.id, false, f.born_here, f.created_at, f.name, f.version, f.same_input,
+       f.grp = any (array(select r.grp from refused r))
 from found f

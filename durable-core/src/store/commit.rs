@@ -1,0 +1,148 @@
+//! The group commit: what many workflows have come to, in one statement.
+//!
+//! Gathering what goes into it is the worker's; a step alone has a plainer statement in `step`.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::{PgConnection, Row};
+
+use super::query;
+use super::sql::Sql;
+use super::step::StepRow;
+use crate::history::WaitKind;
+use crate::id::{Id, OwnerId, Position};
+use crate::status::Status;
+
+/// What becomes of a workflow's row.
+#[derive(Clone, Debug)]
+pub(crate) struct WorkflowRow {
+    pub(crate) id: Id,
+    /// The claim under which it is written.
+    pub(crate) claims: i32,
+    /// What it gives up its owner for; `None` when only its waits are noted.
+    pub(crate) status: Option<Status>,
+    /// The count of wakes that nothing may have passed.
+    pub(crate) seen: Option<i64>,
+    /// What its body waits for, as JSON made by `waits_json`.
+    pub(crate) waits: Option<String>,
+    pub(crate) output: Option<String>,
+    pub(crate) failure: Option<String>,
+}
+
+impl WorkflowRow {
+    /// Its size on the wire, about.
+    pub(crate) fn bytes(&self) -> usize {
+        let len: usize = [&self.waits, &self.output, &self.failure].into_iter().flatten().map(String::len).sum();
+        64 + self.id.as_str().len() + len
+    }
+}
+
+/// Something that a body waits for, as it is written.
+#[derive(Clone, Debug)]
+pub(crate) struct WaitRow {
+    pub(crate) position: Position,
+    pub(crate) kind: WaitKind,
+    pub(crate) topic: Option<&'static str>,
+    /// The attempts that failed, as JSON.
+    pub(crate) attempts: Option<String>,
+    /// When it ends, where an earlier write said so.
+    pub(crate) until: Option<DateTime<Utc>>,
+    /// In how many milliseconds it ends, otherwise; `None` for never.
+    pub(crate) after_ms: Option<i64>,
+}
+
+/// Waits as the statement takes them: the database turns "in so many milliseconds" into times.
+pub(crate) fn waits_json(waits: &[WaitRow]) -> String {
+    #[derive(Serialize)]
+    struct Wait<'w> {
+        lane: &'w str,
+        seq: i32,
+        kind: &'static str,
+        topic: Option<&'static str>,
+        until: Option<DateTime<Utc>>,
+        after_ms: Option<i64>,
+        attempts: Option<String>,
+    }
+    let waits: Vec<Wait<'_>> = waits
+        .iter()
+        .map(|wait| Wait {
+            lane: &wait.position.lane,
+            seq: wait.position.seq,
+            kind: wait.kind.as_str(),
+            topic: wait.topic,
+            until: wait.until,
+            after_ms: wait.after_ms,
+            attempts: wait.attempts.as_deref().map(hex),
+        })
+        .collect();
+    serde_json::to_string(&waits).expect("waits are plain text and numbers and always encode")
+}
+
+fn hex(text: &str) -> String {
+    text.bytes().fold(String::with_capacity(2 * text.len()), |mut hex, byte| {
+        let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or_default();
+        hex.extend([digit(byte >> 4), digit(byte & 15)]);
+        hex
+    })
+}
+
+/// What a group commit came to.
+#[must_use]
+pub(crate) struct Committed {
+    /// The database's time.
+    pub(crate) now: DateTime<Utc>,
+    /// The places of the outcomes that do not stand, in order.
+    pub(crate) missing: Vec<usize>,
+    /// The places of the rows that did not become what was given, in order, each with its count of wakes if it is
+    /// still held.
+    pub(crate) refused: Vec<(usize, Option<i64>)>,
+}
+
+/// Commit outcomes of steps, and what becomes of rows. Both have to be given in key order, which is the order in which
+/// the rows are locked.
+pub(crate) async fn commit(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    owner: OwnerId,
+    steps: &[&StepRow],
+    rows: &[&WorkflowRow],
+) -> Result<Committed, sqlx::Error> {
+    fn column<'r, R, T>(rows: &[&'r R], of: impl Fn(&'r R) -> T) -> Vec<T> {
+        rows.iter().map(|row| of(row)).collect()
+    }
+    let answer = query(&sql.commit)
+        .bind(owner.0)
+        .bind(column(steps, |s| s.id.bucket()))
+        .bind(column(steps, |s| s.id.as_str()))
+        .bind(column(steps, |s| s.claims))
+        .bind(column(steps, |s| &*s.position.lane))
+        .bind(column(steps, |s| s.position.seq))
+        .bind(column(steps, |s| s.kind.as_str()))
+        .bind(column(steps, |s| s.name))
+        .bind(column(steps, |s| s.input.as_deref()))
+        .bind(column(steps, |s| s.output.as_deref()))
+        .bind(column(steps, |s| s.failure.as_deref()))
+        .bind(column(steps, |s| s.attempts.as_deref()))
+        .bind(column(steps, |s| s.ended_at))
+        .bind(column(steps, |s| s.took_ms))
+        .bind(column(rows, |r| r.id.bucket()))
+        .bind(column(rows, |r| r.id.as_str()))
+        .bind(column(rows, |r| r.claims))
+        .bind(column(rows, |r| r.status.map(Status::as_str)))
+        .bind(column(rows, |r| r.seen))
+        .bind(column(rows, |r| r.waits.as_deref()))
+        .bind(column(rows, |r| r.output.as_deref()))
+        .bind(column(rows, |r| r.failure.as_deref()))
+        .fetch_one(connection)
+        .await?;
+    let places = |name| -> Result<Vec<usize>, sqlx::Error> {
+        let numbers: Option<Vec<i64>> = answer.try_get(name)?;
+        Ok(numbers.into_iter().flatten().map(|n| usize::try_from(n - 1).unwrap_or_default()).collect())
+    };
+    let wakes: Option<Vec<Option<i64>>> = answer.try_get("wakes")?;
+    Ok(Committed {
+        now: answer.try_get("now")?,
+        missing: places("missing")?,
+        refused: places("refused")?.into_iter().zip(wakes.unwrap_or_default()).collect(),
+    })
+}
