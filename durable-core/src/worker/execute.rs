@@ -128,7 +128,7 @@ impl Engine {
 
     async fn carry_out(&self, attempt: &Arc<Attempt>, outcome: Outcome) {
         match outcome {
-            Outcome::Settled(end) => self.settle(attempt, &end).await,
+            Outcome::Settled(end) => self.settle(attempt, &Arc::new(end)).await,
             Outcome::Acknowledged => {
                 // A step whose leaf is gone gives up at its next await; one that blocks its thread has
                 // begun long ago, and need not be waited for.
@@ -136,8 +136,12 @@ impl Engine {
                 // Forgotten first: whoever is told must find that nothing of it is left here.
                 self.local.forget(attempt);
                 self.acknowledge(attempt.id.clone());
+                self.plan.wake.ended(&attempt.id, None);
             }
-            Outcome::Dropped => tracing::debug!(id = %attempt.id, "workflow belongs to another worker by now"),
+            Outcome::Dropped => {
+                tracing::debug!(id = %attempt.id, "workflow belongs to another worker by now");
+                self.plan.wake.ended(&attempt.id, None);
+            }
             Outcome::Released(problem) => {
                 tracing::error!(workflow = attempt.workflow, id = %attempt.id, problem, "workflow given back");
                 attempt.set_leaving(true);
@@ -146,7 +150,7 @@ impl Engine {
         }
     }
 
-    async fn settle(&self, attempt: &Arc<Attempt>, end: &End) {
+    async fn settle(&self, attempt: &Arc<Attempt>, end: &Arc<End>) {
         let kept = attempt.kept();
         let mut backoff = Backoff::for_worker();
         let settled = loop {
@@ -169,10 +173,10 @@ impl Engine {
                         "workflow is blocked: its code does not fit its history; its failure says where"
                     );
                 }
-                self.plan.wake.ended(&attempt.id);
+                self.plan.wake.ended(&attempt.id, Some(end.clone()));
             }
             // Cancelled meanwhile, or somebody else's; the heartbeat brings word of the former.
-            Ok(Fence::Lost) => self.plan.wake.ended(&attempt.id),
+            Ok(Fence::Lost) => self.plan.wake.ended(&attempt.id, None),
             Err(error) => {
                 tracing::error!(workflow = attempt.workflow, id = %attempt.id, %error, "workflow given back");
                 attempt.set_leaving(true);
