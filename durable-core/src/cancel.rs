@@ -83,7 +83,7 @@ async fn cancel_alone(client: &Arc<Client>, id: &Id, act: &str) -> Result<(), Er
             Err(error) => return Err(error),
         }
     }
-    client.wake.ended(id);
+    client.wake.ended(id, None);
     Ok(())
 }
 
@@ -100,7 +100,7 @@ async fn wait_until_stopped(client: &Client, id: &Id, act: &str) -> Result<(), E
         match call!(client.links, act, connection => store::stopping(connection, &client.sql, id)) {
             Ok(standing) => {
                 if check(standing, act)?.is_none() {
-                    client.wake.ended(id);
+                    client.wake.ended(id, None);
                     return Ok(());
                 }
             }

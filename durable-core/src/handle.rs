@@ -5,19 +5,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
+use tokio::time::{Instant, timeout_at};
 
 use crate::client::Client;
 use crate::codec;
+use crate::decide::End;
 use crate::error::{Error, ErrorKind};
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureKind};
 use crate::id::Id;
 use crate::info::{RecordedStep, WorkflowInfo};
 use crate::status::Status;
 use crate::store::inspect as store;
 use crate::store::link::{Backoff, call};
+use crate::store::start::Started;
+use crate::wake::Place;
 
-/// The longest pause between two looks at a workflow whose result somebody waits for.
+/// The longest pause between two looks at a workflow whose result somebody waits for, and the shortest.
 const LOOK_EVERY_MAX: Duration = Duration::from_secs(1);
+const LOOK_EVERY_MIN: Duration = Duration::from_millis(10);
+
+/// The same while it runs in this process, where only what happens elsewhere needs a look: a cancellation, a takeover
+/// that the worker has not noticed.
+const LOOK_ANYWAY: Duration = Duration::from_secs(5);
+
+/// How long after its start a workflow that was queued in a process with a worker is expected to end there.
+const EXPECTED_HERE_FOR: Duration = Duration::from_millis(100);
 
 /// A workflow from outside, with the type of its output.
 ///
@@ -27,12 +39,43 @@ pub struct Handle<T> {
     id: Id,
     pub(crate) existed: bool,
     pub(crate) input_differs: bool,
+    expected: Option<Expected>,
     output: PhantomData<fn() -> T>,
+}
+
+/// A workflow whose end is expected in this process, where it is told without a look at the database.
+#[derive(Clone)]
+pub(crate) struct Expected {
+    place: Arc<Place>,
+    until: Instant,
+}
+
+impl Expected {
+    /// Enlisted before the start is sent, so that no end comes before it.
+    pub(crate) fn new(client: &Client, id: &Id) -> Self {
+        Self { place: client.wake.enlist(id), until: Instant::now() }
+    }
+
+    /// What is to be expected once the start has answered: nothing, if the workflow was there before.
+    pub(crate) fn started(self, started: &Started) -> Option<Self> {
+        let long = match (started.born_here, started.created) {
+            (true, _) => LOOK_EVERY_MAX,
+            (false, true) => EXPECTED_HERE_FOR,
+            (false, false) => return None,
+        };
+        Some(Self { until: Instant::now() + long, ..self })
+    }
 }
 
 impl<T> Handle<T> {
     pub(crate) fn new(client: Arc<Client>, id: Id) -> Self {
-        Self { client, id, existed: false, input_differs: false, output: PhantomData }
+        Self { client, id, existed: false, input_differs: false, expected: None, output: PhantomData }
+    }
+
+    /// With a place among those who are told its end.
+    pub(crate) fn expecting(mut self, expected: Option<Expected>) -> Self {
+        self.expected = expected;
+        self
     }
 
     /// The workflow's id.
@@ -112,32 +155,56 @@ impl<T: DeserializeOwned> Handle<T> {
     ///
     /// May be dropped and asked again at any time.
     pub async fn result(&self) -> Result<T, Error> {
-        // Enlisted before the look: an end between the two is then not missed.
-        let waiter = self.client.wake.await_end(&self.id);
-        let mut pause = Duration::from_millis(10);
+        let expected = self.expected.clone().unwrap_or_else(|| Expected::new(&self.client, &self.id));
+        let Expected { place, until: mut look_at } = expected;
+        let (mut pause, mut doubts, mut looked_at) = (LOOK_EVERY_MIN, 0, Instant::now());
         loop {
-            let ended = waiter.notify.notified();
-            let (info, output) = self.inspect().await?;
-            let id = &self.id;
-            match info.status {
-                Status::Completed => {
-                    return codec::decode(output.as_deref().unwrap_or("null")).map_err(|problem| {
-                        Error::new(ErrorKind::Decode, format!("the output of workflow {id} {problem}"))
-                    });
-                }
-                Status::Failed => {
-                    let failure = info.failure.unwrap_or_else(|| {
-                        Failure::new(crate::failure::FailureKind::Error, "its failure was not stored")
-                    });
-                    return Err(Error::failed(id.as_str(), failure));
-                }
-                Status::Cancelled => {
-                    return Err(Error::new(ErrorKind::Cancelled, format!("workflow {id} was cancelled")));
-                }
-                Status::Queued | Status::Running | Status::Suspended | Status::Blocked => {}
+            // Made before the looks: a word between the two is then not missed.
+            let told = place.told();
+            if let Some(end) = place.end() {
+                return self.told(end);
             }
-            drop(tokio::time::timeout(pause.mul_f64(0.8 + 0.4 * fastrand::f64()), ended).await);
+            let doubted = std::mem::replace(&mut doubts, place.doubts()) != doubts;
+            if !doubted && timeout_at(look_at, told).await.is_ok() {
+                continue;
+            }
+            if doubted || !self.runs_here() || looked_at.elapsed() > LOOK_ANYWAY {
+                looked_at = Instant::now();
+                let (info, output) = self.inspect().await?;
+                if let Some(result) = self.ended(info.status, output.as_deref(), info.failure) {
+                    return result;
+                }
+            }
+            look_at = Instant::now() + pause.mul_f64(0.8 + 0.4 * fastrand::f64());
             pause = pause.mul_f64(1.5).min(LOOK_EVERY_MAX);
+        }
+    }
+
+    fn runs_here(&self) -> bool {
+        self.client.engine().is_some_and(|engine| engine.runs(&self.id))
+    }
+
+    /// What the worker of this process has just stored.
+    fn told(&self, end: &End) -> Result<T, Error> {
+        let failure = end.failure.as_deref().and_then(|failure| serde_json::from_str(failure).ok());
+        let not_ended = || Err(Error::new(ErrorKind::Database, format!("workflow {} has not ended", self.id)));
+        self.ended(end.status, end.output.as_deref(), failure).unwrap_or_else(not_ended)
+    }
+
+    /// The result of a workflow that stands so; `None` while it has not ended.
+    fn ended(&self, status: Status, output: Option<&str>, failure: Option<Failure>) -> Option<Result<T, Error>> {
+        let id = &self.id;
+        match status {
+            Status::Completed => Some(
+                codec::decode(output.unwrap_or("null"))
+                    .map_err(|problem| Error::new(ErrorKind::Decode, format!("the output of workflow {id} {problem}"))),
+            ),
+            Status::Failed => {
+                let unknown = || Failure::new(FailureKind::Error, "its failure was not stored");
+                Some(Err(Error::failed(id.as_str(), failure.unwrap_or_else(unknown))))
+            }
+            Status::Cancelled => Some(Err(Error::new(ErrorKind::Cancelled, format!("workflow {id} was cancelled")))),
+            Status::Queued | Status::Running | Status::Suspended | Status::Blocked => None,
         }
     }
 }
@@ -149,6 +216,7 @@ impl<T> Clone for Handle<T> {
             id: self.id.clone(),
             existed: self.existed,
             input_differs: self.input_differs,
+            expected: self.expected.clone(),
             output: PhantomData,
         }
     }

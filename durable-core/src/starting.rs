@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 
 use crate::client::Client;
 use crate::error::{Error, ErrorKind};
-use crate::handle::Handle;
+use crate::handle::{Expected, Handle};
 use crate::group::{Group, Item, Writer};
 use crate::start::IfExists;
 use crate::store::claim::Claimed;
@@ -29,11 +29,11 @@ pub(crate) async fn start_all<T>(
         [one] => format!("start workflow {}", one.id),
         many => format!("start {} workflows", many.len()),
     };
-    let (given, answers) = match tx {
+    let (given, answers, expected) = match tx {
         Some(tx) => {
             let answers = in_callers_transaction(tx, client, &given, policy, &act).await?;
             client.wake.soon();
-            (given, answers)
+            (given, answers, Vec::new())
         }
         None => {
             // On a task of its own: a caller that goes away must not leave behind a workflow that was born
@@ -42,7 +42,9 @@ pub(crate) async fn start_all<T>(
             started.map_err(|_| Error::new(ErrorKind::Unavailable, format!("could not {act}: interrupted")))??
         }
     };
-    handles(client, given, answers, policy, &act)
+    let handles = handles(client, given, answers, policy, &act)?;
+    let mut expected = expected.into_iter();
+    Ok(handles.into_iter().map(|handle| handle.expecting(expected.next().flatten())).collect())
 }
 
 type Answers = Vec<Option<Started>>;
@@ -73,8 +75,10 @@ async fn alone(
     mut given: Vec<NewWorkflow>,
     policy: IfExists,
     act: String,
-) -> Result<(Vec<NewWorkflow>, Answers), Error> {
+) -> Result<(Vec<NewWorkflow>, Answers, Vec<Option<Expected>>), Error> {
     let engine = client.engine();
+    let enlist = |new: &NewWorkflow| engine.is_some().then(|| Expected::new(&client, &new.id));
+    let expected: Vec<_> = given.iter().map(enlist).collect();
     let mut reserved = reserve(engine.as_deref(), &mut given);
     let mut answers = vec![None; given.len()];
     let mut start = StartItem { given, policy };
@@ -100,7 +104,9 @@ async fn alone(
     if to_be_claimed {
         client.wake.now();
     }
-    Ok((given, answers))
+    let started = |(expected, answer): (Option<Expected>, &Option<Started>)| expected?.started(answer.as_ref()?);
+    let expected = expected.into_iter().zip(&answers).map(started).collect();
+    Ok((given, answers, expected))
 }
 
 /// Reserve places in this process's worker for as many as there is room for.

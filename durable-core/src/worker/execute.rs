@@ -217,18 +217,23 @@ impl Engine {
                 // Forgotten first: whoever is told must find that nothing of it is left here.
                 self.local.forget(attempt);
                 self.acknowledge(attempt.id.clone());
+                self.plan.wake.ended(&attempt.id, None);
             }
-            Outcome::Dropped => tracing::debug!(id = %attempt.id, "workflow belongs to another worker by now"),
+            Outcome::Dropped => {
+                tracing::debug!(id = %attempt.id, "workflow belongs to another worker by now");
+                self.plan.wake.ended(&attempt.id, None);
+            }
             Outcome::Released(problem) => self.give_up(attempt, &problem).await,
         }
     }
 
     /// Write the end of a workflow, together with the outcomes that led to it.
     async fn settle(&self, attempt: &Arc<Attempt>, end: End) {
+        let end_status = end.status;
         let row = WorkflowRow {
             id: attempt.id.clone(),
             claims: attempt.claims,
-            status: Some(end.status),
+            status: Some(end_status),
             seen: None,
             waits: None,
             output: end.output,
@@ -236,29 +241,31 @@ impl Engine {
         };
         let mut write = Write { steps: attempt.take_unwritten(), row: Some(row) };
         loop {
-            let (unwritten, written) = match self.committer.write(write).await {
+            let (mut unwritten, written) = match self.committer.write(write).await {
                 Ok(Some(answer)) => answer,
                 Ok(None) => return,
                 Err(error) => return self.give_up(attempt, &error.to_string()).await,
             };
             match written.row {
                 Became::Done => {
-                    if end.status == Status::Blocked {
+                    if end_status == Status::Blocked {
                         tracing::error!(
                             workflow = attempt.workflow,
                             id = %attempt.id,
                             "workflow is blocked: its code does not fit its history; its failure says where"
                         );
                     }
-                    return self.plan.wake.ended(&attempt.id);
+                    let row = unwritten.row.take();
+                    let end = row.map(|row| End { status: end_status, output: row.output, failure: row.failure });
+                    return self.plan.wake.ended(&attempt.id, end.map(Arc::new));
                 }
                 // Cancelled meanwhile, or somebody else's; the heartbeat brings word of the former.
-                Became::Lost => return self.plan.wake.ended(&attempt.id),
+                Became::Lost => return self.plan.wake.ended(&attempt.id, None),
                 Became::Held(_) => match self.look_at_outcomes(attempt, &unwritten.steps).await {
                     Ok(()) => write = unwritten,
                     Err(Stop::Overtaken) => return self.let_go(attempt).await,
                     Err(Stop::Broken(problem)) => return self.give_up(attempt, &problem).await,
-                    Err(Stop::Lost | Stop::Cancelled | Stop::Mismatch(_)) => return self.plan.wake.ended(&attempt.id),
+                    Err(Stop::Lost | Stop::Cancelled | Stop::Mismatch(_)) => return self.plan.wake.ended(&attempt.id, None),
                 },
             }
         }

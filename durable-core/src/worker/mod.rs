@@ -126,6 +126,11 @@ impl Engine {
         self.local.reserve(id).then(|| Reserved { engine: self, id: id.clone(), slot: Some(slot) })
     }
 
+    /// Whether a workflow runs here under a lease that holds. Then its end will be told here.
+    pub(crate) fn runs(&self, id: &Id) -> bool {
+        self.holds_lease() && self.local.running(id).is_some()
+    }
+
     /// A workflow of this process was sent a message: look at once, without waiting for a poll.
     pub(crate) fn poke(&self, id: &Id) {
         if let Some(attempt) = self.local.running(id) {

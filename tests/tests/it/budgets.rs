@@ -61,6 +61,17 @@ async fn nap(ctx: &Ctx) -> Result<()> {
 }
 
 #[workflow]
+async fn nap_for(ctx: &Ctx, how_long: Duration) -> Result<()> {
+    Ok(ctx.sleep(how_long).await?)
+}
+
+#[workflow]
+async fn fails(ctx: &Ctx) -> Result<()> {
+    let _ = ctx.now();
+    anyhow::bail!("out of stock")
+}
+
+#[workflow]
 async fn held(ctx: &Ctx) -> Result<i64> {
     let mut n = 0;
     for _ in 0..3 {
@@ -164,6 +175,36 @@ async fn a_workflow_of_ten_steps_alone_takes_eleven_round_trips() -> Result<()> 
     assert_eq!(spent.last().map(String::as_str), Some("commit"));
     // So there is no claim, no look at the history and no question whether a step was done.
     assert_eq!(spent.len(), STEPS + 1, "{spent:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_result_of_what_ends_in_this_process_asks_the_database_nothing() -> Result<()> {
+    let lab = Lab::new().await;
+    // Longer than any pause between two looks, and in memory.
+    let (long, memory) = (Duration::from_millis(1_500), Duration::from_secs(60));
+    let worker = lab.builder().short_wait(memory).register(ten_steps).register(nap_for).register(fails);
+    let durable = lab.worker(worker).await?;
+    durable.start(ten_steps()).id("warm-up").await?.result().await?;
+
+    lab.wire.forget();
+    let counted = durable.start(ten_steps()).id("counted").await?;
+    assert_eq!(counted.result().await?, 10);
+    assert_eq!(counted.clone().result().await?, 10, "the answer is the same however often it is asked");
+    let late = durable.start(ten_steps()).id("late").await?;
+    lab.db.until_status("late", "completed").await;
+    assert_eq!(late.result().await?, 10);
+    let failed = durable.start(fails()).id("failed").await?.result().await.unwrap_err();
+    assert!(failed.to_string().contains("out of stock"), "{failed}");
+    durable.start(nap_for(long)).id("long").await?.result().await?;
+    let crowd = (0..200).map(|n| (format!("crowd-{n}"), ten_steps()));
+    for handle in durable.start_many(crowd).await? {
+        assert_eq!(handle.result().await?, 10);
+    }
+
+    let spent = lab.spent();
+    assert_eq!(count(&spent, "inspect"), 0, "{spent:?}");
+    assert_eq!(count(&spent, "start"), 5, "the counter has seen what was asked");
     Ok(())
 }
 

@@ -12,6 +12,7 @@ mod in_transactions;
 mod lanes;
 mod messages;
 mod plans;
+mod results;
 mod retries;
 mod secrets;
 mod starting;

@@ -1,14 +1,18 @@
 //! Hints inside one process: there may be something to claim, a workflow has ended. Hints only; a poll finds
 //! everything anyway.
 
-use std::collections::HashMap;
+mod ends;
+
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use crate::decide::End;
 use crate::id::Id;
+use ends::Ends;
+pub(crate) use ends::Place;
 
 /// Delays between the polls that follow a start in the caller's transaction, which commits who knows when.
 const QUICK_POLLS_MS: [u64; 8] = [2, 5, 10, 15, 25, 40, 80, 160];
@@ -18,7 +22,7 @@ const QUICK_POLLS_MS: [u64; 8] = [2, 5, 10, 15, 25, 40, 80, 160];
 pub(crate) struct Wake {
     due: Notify,
     quick: AtomicU32,
-    waiters: Mutex<HashMap<Id, (Arc<Notify>, usize)>>,
+    ends: Arc<Ends>,
 }
 
 impl Wake {
@@ -46,38 +50,18 @@ impl Wake {
         drop(tokio::time::timeout(pause, self.due.notified()).await);
     }
 
-    /// A workflow has ended here.
-    pub(crate) fn ended(&self, id: &Id) {
-        let waiting = self.waiters.lock().unwrap_or_else(PoisonError::into_inner).get(id).map(|(n, _)| n.clone());
-        if let Some(notify) = waiting {
-            notify.notify_waiters();
+    /// A workflow has ended here, and how, if this is certain: told only after it was written. Without it those
+    /// who wait look at the database. A blocked workflow has not ended.
+    pub(crate) fn ended(&self, id: &Id, end: Option<Arc<End>>) {
+        match end {
+            Some(end) if end.status.is_final() => self.ends.tell(id, end),
+            Some(_) => {}
+            None => self.ends.doubt(id),
         }
     }
 
-    /// Be told when a workflow ends here.
-    pub(crate) fn await_end(self: &Arc<Self>, id: &Id) -> EndWaiter {
-        let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
-        let (notify, count) = waiters.entry(id.clone()).or_default();
-        *count += 1;
-        EndWaiter { wake: self.clone(), id: id.clone(), notify: notify.clone() }
-    }
-}
-
-/// A place among those who wait for one workflow's end.
-pub(crate) struct EndWaiter {
-    wake: Arc<Wake>,
-    id: Id,
-    pub(crate) notify: Arc<Notify>,
-}
-
-impl Drop for EndWaiter {
-    fn drop(&mut self) {
-        let mut waiters = self.wake.waiters.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, count)) = waiters.get_mut(&self.id) {
-            *count -= 1;
-            if *count == 0 {
-                waiters.remove(&self.id);
-            }
-        }
+    /// Be told when a workflow ends here, for as long as the place is held.
+    pub(crate) fn enlist(&self, id: &Id) -> Arc<Place> {
+        self.ends.enlist(id)
     }
 }
