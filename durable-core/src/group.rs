@@ -209,7 +209,12 @@ mod tests {
         let (group, _, go) = group(0);
         let third = u32::try_from(LINE_BYTES_MAX / 3).unwrap();
         let writers: Vec<_> = (0..9)
-            .map(|_| tokio::spawn({ let group = group.clone(); async move { group.write(third).await } }))
+            .map(|_| {
+                tokio::spawn({
+                    let group = group.clone();
+                    async move { group.write(third).await }
+                })
+            })
             .collect();
         for _ in 0..50 {
             tokio::task::yield_now().await;

@@ -192,12 +192,8 @@ mod tests {
     fn history(entries: &[(&str, i32, Kind, &str)]) -> History {
         let mut history = History::default();
         for (lane, seq, kind, name) in entries {
-            let record = Record {
-                kind: *kind,
-                name: (*name).into(),
-                outcome: Ok("1".into()),
-                ended_at: DateTime::UNIX_EPOCH,
-            };
+            let record =
+                Record { kind: *kind, name: (*name).into(), outcome: Ok("1".into()), ended_at: DateTime::UNIX_EPOCH };
             history.add(at(lane, *seq), record);
         }
         history

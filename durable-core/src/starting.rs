@@ -9,8 +9,8 @@ use sqlx::PgConnection;
 
 use crate::client::Client;
 use crate::error::{Error, ErrorKind};
-use crate::handle::{Expected, Handle};
 use crate::group::{Group, Item, Writer};
+use crate::handle::{Expected, Handle};
 use crate::start::IfExists;
 use crate::store::claim::Claimed;
 use crate::store::link::{Backoff, Links, call};

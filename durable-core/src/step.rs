@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -17,6 +17,7 @@ use sqlx::PgConnection;
 
 use crate::codec::{self, Encoded};
 use crate::failure::{Failure, FailureKind, Returned, StepError, panic_message};
+use crate::id::{Id, Position};
 use crate::retry::Retry;
 
 /// A boxed future that may move between threads.
@@ -202,9 +203,11 @@ async fn attempt<R: Returned>(body: impl Future<Output = R> + Send) -> Attempted
 /// What a step body gets to see: which attempt it is, its idempotency key, and the application's state.
 #[derive(Clone)]
 pub struct StepCtx {
-    pub(crate) workflow_id: Arc<str>,
+    pub(crate) id: Id,
+    pub(crate) position: Position,
     pub(crate) name: &'static str,
-    pub(crate) key: Arc<str>,
+    /// Made when somebody asks for it.
+    pub(crate) key: OnceLock<Box<str>>,
     pub(crate) attempt: u32,
     pub(crate) state: Arc<States>,
 }
@@ -214,7 +217,7 @@ impl StepCtx {
     /// other step's: the workflow's id and the position, `order-42/3`, or `order-42/3.0` in a branch. Hand it
     /// to services that take an idempotency key.
     pub fn key(&self) -> &str {
-        &self.key
+        self.key.get_or_init(|| format!("{}/{}", self.id, self.position).into())
     }
 
     /// Which attempt this is, from 1. Attempts of a worker that died and that had not been recorded are
@@ -230,7 +233,7 @@ impl StepCtx {
 
     /// The workflow's id.
     pub fn workflow_id(&self) -> &str {
-        &self.workflow_id
+        self.id.as_str()
     }
 
     /// The application's state of type `T`, as given to [`Builder::state`](crate::Builder::state).
@@ -247,7 +250,7 @@ impl StepCtx {
 
 impl std::fmt::Debug for StepCtx {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "StepCtx({}, attempt {})", self.key, self.attempt)
+        write!(f, "StepCtx({}, attempt {})", self.key(), self.attempt)
     }
 }
 

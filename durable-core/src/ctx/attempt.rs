@@ -5,12 +5,13 @@
 
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 
 use crate::clock::DatabaseClock;
 use crate::decide::Stop;
@@ -51,14 +52,16 @@ pub(crate) struct OpenOrder(Arc<Attempt>);
 
 impl OpenOrder {
     pub(crate) fn new(attempt: &Arc<Attempt>) -> Self {
-        attempt.orders.send_modify(|open| *open += 1);
+        attempt.open_orders.fetch_add(1, Ordering::SeqCst);
         Self(attempt.clone())
     }
 }
 
 impl Drop for OpenOrder {
     fn drop(&mut self) {
-        self.0.orders.send_modify(|open| *open -= 1);
+        if self.0.open_orders.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.orders_closed.notify_waiters();
+        }
     }
 }
 
@@ -69,10 +72,7 @@ pub(crate) enum Driven {
     /// Its outcome, which stands already, and the value for the body if it is at hand.
     Recorded(Record, Option<Box<dyn Any + Send>>),
     /// The next attempt is far enough away to suspend the workflow meanwhile.
-    Later {
-        after: Duration,
-        past: Vec<FailedAttempt>,
-    },
+    Later { after: Duration, past: Vec<FailedAttempt> },
 }
 
 /// A mailbox to be looked into.
@@ -139,7 +139,9 @@ pub(crate) struct Attempt {
     claimed_at: (DateTime<Utc>, Instant),
     clock: Arc<DatabaseClock>,
     /// Steps that were ordered and whose orders are still open, also those that no leaf waits for.
-    orders: watch::Sender<usize>,
+    open_orders: AtomicUsize,
+    orders_closed: Notify,
+    is_stopped: AtomicBool,
     inner: Mutex<Inner>,
 }
 
@@ -180,7 +182,9 @@ impl Attempt {
             short_wait,
             claimed_at: (claimed.now, claimed.seen_at),
             clock,
-            orders: watch::Sender::new(0),
+            open_orders: AtomicUsize::new(0),
+            orders_closed: Notify::new(),
+            is_stopped: AtomicBool::new(false),
             inner: Mutex::new(Inner {
                 history,
                 stored,
@@ -220,7 +224,7 @@ impl Attempt {
             Ok(Some(record)) => Asked::Recorded(record),
             Ok(None) => Asked::Begin,
             Err(mismatch) => {
-                inner.stop(Stop::Mismatch(mismatch));
+                inner.stop(&self.is_stopped, Stop::Mismatch(mismatch));
                 Asked::Stopped
             }
         }
@@ -230,7 +234,7 @@ impl Attempt {
     pub(crate) fn ask_branch(&self, at: &Position) {
         let mut inner = self.inner();
         if let Err(mismatch) = inner.history.ask_branch(at) {
-            inner.stop(Stop::Mismatch(mismatch));
+            inner.stop(&self.is_stopped, Stop::Mismatch(mismatch));
         }
     }
 
@@ -299,11 +303,11 @@ impl Attempt {
 
     /// Stop the attempt from outside. The first reason stands.
     pub(crate) fn stop(&self, reason: Stop) {
-        self.inner().stop(reason);
+        self.inner().stop(&self.is_stopped, reason);
     }
 
     pub(crate) fn stopped(&self) -> Option<Stop> {
-        self.inner().stop.clone()
+        if self.is_stopped.load(Ordering::Acquire) { self.inner().stop.clone() } else { None }
     }
 
     /// A write that gives the workflow up begins, or has failed to. Until it has, the workflow may be claimed
@@ -318,8 +322,14 @@ impl Attempt {
 
     /// Wait until no order is open.
     pub(crate) async fn orders_closed(&self) {
-        // The sender is here, so that there is always an answer.
-        drop(self.orders.subscribe().wait_for(|open| *open == 0).await);
+        loop {
+            // Made before the look, so that the last one's closing is not missed.
+            let closed = self.orders_closed.notified();
+            if self.open_orders.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            closed.await;
+        }
     }
 
     /// There may be mail: let the receives look again.
@@ -381,8 +391,9 @@ impl Attempt {
 }
 
 impl Inner {
-    fn stop(&mut self, reason: Stop) {
+    fn stop(&mut self, is_stopped: &AtomicBool, reason: Stop) {
         self.stop.get_or_insert(reason);
+        is_stopped.store(true, Ordering::Release);
         if let Some(executor) = self.executor.take() {
             executor.wake();
         }

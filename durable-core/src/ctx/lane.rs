@@ -4,6 +4,7 @@
 //! only when nothing of it is under way, or with things that were begun together: otherwise its order would
 //! depend on timing, and a recovery could not find its way.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ impl Lane {
     }
 
     /// The next position, or why the lane may not go on.
-    pub(crate) fn take(&self, what: &str) -> Result<Position, Mismatch> {
+    pub(crate) fn take(&self, what: fmt::Arguments<'_>) -> Result<Position, Mismatch> {
         let mut inner = self.inner();
         if inner.under_way > 0 {
             return Err(Mismatch(format!(
@@ -147,13 +148,13 @@ mod tests {
     #[test]
     fn a_lane_goes_on_only_when_nothing_of_it_is_under_way() {
         let lane = Arc::new(Lane::new("", DateTime::UNIX_EPOCH));
-        assert_eq!(lane.take("step a").unwrap().seq, 0);
-        assert_eq!(lane.take("step b").unwrap().seq, 1);
+        assert_eq!(lane.take(format_args!("step a")).unwrap().seq, 0);
+        assert_eq!(lane.take(format_args!("step b")).unwrap().seq, 1);
         let mut a = UnderWay::new(lane.clone());
         a.begin();
-        assert!(lane.take("step c").unwrap_err().to_string().contains("open a branch"));
+        assert!(lane.take(format_args!("step c")).unwrap_err().to_string().contains("open a branch"));
         drop(a);
-        assert_eq!(lane.take("step c").unwrap().seq, 2);
+        assert_eq!(lane.take(format_args!("step c")).unwrap().seq, 2);
     }
 
     #[test]

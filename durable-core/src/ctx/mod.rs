@@ -10,6 +10,7 @@ pub(crate) mod receive;
 pub(crate) mod run;
 pub(crate) mod sleep;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,7 +92,7 @@ impl Ctx {
     where
         T: serde::de::DeserializeOwned + Send + 'static,
     {
-        let position = self.take(&format!("step {:?}", step.definition.name));
+        let position = self.take(format_args!("step {:?}", step.definition.name));
         StepRun::new(self.attempt.clone(), UnderWay::new(self.lane.clone()), position, step)
     }
 
@@ -107,7 +108,7 @@ impl Ctx {
     ///
     /// A duration of more than 100 years.
     pub fn sleep(&self, duration: Duration) -> Sleep<'_> {
-        let position = self.take("a sleep");
+        let position = self.take(format_args!("a sleep"));
         Sleep::new(self.attempt.clone(), UnderWay::new(self.lane.clone()), position, duration)
     }
 
@@ -126,7 +127,7 @@ impl Ctx {
     where
         T: serde::de::DeserializeOwned + Send + 'static,
     {
-        let position = self.take(&format!("a receive of {:?}", topic.name()));
+        let position = self.take(format_args!("a receive of {:?}", topic.name()));
         Receive::new(self.attempt.clone(), UnderWay::new(self.lane.clone()), position, topic)
     }
 
@@ -163,7 +164,7 @@ impl Ctx {
         F: for<'x> LaneFn<&'x Ctx, R> + Send + 'c,
         for<'x> <F as LaneFn<&'x Ctx, R>>::Future: Send,
     {
-        let position = self.take("a branch");
+        let position = self.take(format_args!("a branch"));
         Branch::new(self, &position, body)
     }
 
@@ -192,7 +193,7 @@ impl Ctx {
         for<'x> <F as branch::ItemFn<&'x Ctx, I::Item, R>>::Future: Send,
     {
         assert!(at_once > 0, "ctx.fan_out with at_once = 0 would never end: give at least 1");
-        let position = self.take("a fan-out");
+        let position = self.take(format_args!("a fan-out"));
         FanOut::new(self, &position, items.into_iter().collect(), at_once, body)
     }
 
@@ -220,7 +221,7 @@ impl Ctx {
 
     /// The next position of the lane. When the lane may not go on, the attempt is stopped, and the position
     /// is one that nothing is ever asked of.
-    fn take(&self, what: &str) -> Position {
+    fn take(&self, what: fmt::Arguments<'_>) -> Position {
         self.lane.take(what).unwrap_or_else(|mismatch| {
             self.attempt.stop(Stop::Mismatch(mismatch));
             Position { lane: "".into(), seq: -1 }
@@ -228,8 +229,8 @@ impl Ctx {
     }
 }
 
-impl std::fmt::Debug for Ctx {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Ctx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Ctx({})", self.attempt.id)
     }
 }

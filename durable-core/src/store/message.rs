@@ -49,7 +49,20 @@ pub(crate) async fn send(
     Ok(if status.is_final() { Sent::Finished(status) } else { Sent::Again })
 }
 
-/// What a look into the mailbox found.
+/// A mailbox to be looked into for a position.
+pub(crate) struct Look {
+    pub(crate) id: Id,
+    /// The claim under which it is looked into.
+    pub(crate) claims: i32,
+    pub(crate) position: Position,
+    pub(crate) topic: &'static str,
+    /// Record that the wait is over, if there is no message.
+    pub(crate) over: bool,
+    pub(crate) took_ms: i64,
+}
+
+/// What a look into a mailbox found.
+#[derive(Clone)]
 pub(crate) struct Received {
     /// The count of wakes that this look has seen.
     pub(crate) wakes: i64,
@@ -59,36 +72,41 @@ pub(crate) struct Received {
     pub(crate) taken: bool,
 }
 
-/// Take the oldest unread message of a topic for a position, or record that the wait is over. `None` when
-/// the workflow has another owner.
-#[expect(clippy::too_many_arguments, reason = "they are the statement's")]
+/// Take the oldest unread messages for positions, or record that the wait is over. No workflow may be there twice.
+/// Answers in order; `None` where the workflow has another owner or claim.
 pub(crate) async fn receive(
     connection: &mut PgConnection,
     sql: &Sql,
     owner: OwnerId,
-    id: &Id,
-    position: &Position,
-    name: &str,
-    topic: &str,
-    over: bool,
-    took_ms: i64,
-) -> Result<Option<Received>, sqlx::Error> {
-    let row = query(&sql.receive)
+    looks: &[&Look],
+) -> Result<Vec<Option<Received>>, sqlx::Error> {
+    fn column<T>(looks: &[(&Look, usize)], of: impl Fn(&Look) -> T) -> Vec<T> {
+        looks.iter().map(|(look, _)| of(look)).collect()
+    }
+    let mut sorted: Vec<(&Look, usize)> = looks.iter().copied().zip(0..).collect();
+    sorted.sort_unstable_by_key(|(look, _)| (look.id.bucket(), look.id.as_str()));
+    let rows = query(&sql.receive)
         .bind(owner.0)
-        .bind(id.bucket())
-        .bind(id.as_str())
-        .bind(&*position.lane)
-        .bind(position.seq)
-        .bind(name)
-        .bind(topic)
-        .bind(over)
-        .bind(took_ms)
-        .fetch_optional(connection)
+        .bind(column(&sorted, |l| l.id.bucket()))
+        .bind(sorted.iter().map(|(l, _)| l.id.as_str()).collect::<Vec<_>>())
+        .bind(column(&sorted, |l| l.claims))
+        .bind(sorted.iter().map(|(l, _)| &*l.position.lane).collect::<Vec<_>>())
+        .bind(column(&sorted, |l| l.position.seq))
+        .bind(column(&sorted, |l| l.topic))
+        .bind(column(&sorted, |l| l.over))
+        .bind(column(&sorted, |l| l.took_ms))
+        .fetch_all(connection)
         .await?;
-    let Some(row) = row else { return Ok(None) };
-    let output: Option<String> = row.try_get("output")?;
-    let recorded_at: Option<DateTime<Utc>> = row.try_get("recorded_at")?;
-    let outcome = output.zip(recorded_at);
-    let taken = outcome.is_none() && row.try_get("had_outcome")?;
-    Ok(Some(Received { wakes: row.try_get("wakes")?, outcome, taken }))
+    let mut answers = vec![None; looks.len()];
+    for row in &rows {
+        let n = usize::try_from(row.try_get::<i64, _>("n")? - 1).unwrap_or_default();
+        let Some((_, place)) = sorted.get(n) else { continue };
+        let output: Option<String> = row.try_get("output")?;
+        let recorded: bool = row.try_get("recorded")?;
+        let taken = output.is_some() && !recorded;
+        let now = row.try_get("now")?;
+        let outcome = output.filter(|_| recorded).map(|output| (output, now));
+        answers[*place] = Some(Received { wakes: row.try_get("wakes")?, outcome, taken });
+    }
+    Ok(answers)
 }

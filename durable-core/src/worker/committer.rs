@@ -76,9 +76,7 @@ pub(crate) struct Committer {
 
 impl Committer {
     pub(super) fn new(links: &Arc<Links>, owner: OwnerId, lease: &Lease, clock: &Arc<DatabaseClock>) -> Self {
-        let group = || {
-            Group::new(Statement { links: links.clone(), owner, lease: lease.view(), clock: clock.clone() })
-        };
+        let group = || Group::new(Statement { links: links.clone(), owner, lease: lease.view(), clock: clock.clone() });
         Self { ordinary: std::iter::repeat_with(group).take(WRITERS).collect(), large: group() }
     }
 

@@ -5,7 +5,7 @@
 //! wait) is the leaf's in `ctx::run`.
 
 use std::any::Any;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Engine;
@@ -42,7 +42,6 @@ pub(super) async fn drive(engine: Arc<Engine>, mut order: StepOrder) {
 pub(super) struct StepDrive<'d> {
     pub(super) engine: &'d Arc<Engine>,
     pub(super) order: &'d mut StepOrder,
-    pub(super) key: Arc<str>,
     pub(super) input: String,
 }
 
@@ -58,12 +57,11 @@ enum Ended {
 impl<'d> StepDrive<'d> {
     /// Encode the arguments and go through the attempts. `None` when the attempt was stopped.
     async fn go(engine: &'d Arc<Engine>, order: &'d mut StepOrder) -> Result<Option<Driven>, Error> {
-        let key = format!("{}/{}", order.attempt.id, order.position).into();
         let encoded = order.arguments.lock().unwrap_or_else(PoisonError::into_inner).encode();
         match encoded {
-            Ok(input) => Self { engine, order, key, input }.attempts().await,
+            Ok(input) => Self { engine, order, input }.attempts().await,
             Err(problem) => {
-                let drive = Self { engine, order, key, input: String::new() };
+                let drive = Self { engine, order, input: String::new() };
                 let failure = Failure::new(FailureKind::Value, format!("its input {problem}")).terminal();
                 Ok(Some(drive.give_up(failure, 1)))
             }
@@ -112,9 +110,10 @@ impl<'d> StepDrive<'d> {
 
     async fn attempt(&mut self, attempt: u32) -> Result<Ended, Error> {
         let ctx = StepCtx {
-            workflow_id: self.order.attempt.id.as_str().into(),
+            id: self.order.attempt.id.clone(),
+            position: self.order.position.clone(),
             name: self.order.name,
-            key: self.key.clone(),
+            key: OnceLock::new(),
             attempt,
             state: self.engine.plan.states.clone(),
         };

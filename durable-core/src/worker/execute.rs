@@ -265,7 +265,9 @@ impl Engine {
                     Ok(()) => write = unwritten,
                     Err(Stop::Overtaken) => return self.let_go(attempt).await,
                     Err(Stop::Broken(problem)) => return self.give_up(attempt, &problem).await,
-                    Err(Stop::Lost | Stop::Cancelled | Stop::Mismatch(_)) => return self.plan.wake.ended(&attempt.id, None),
+                    Err(Stop::Lost | Stop::Cancelled | Stop::Mismatch(_)) => {
+                        return self.plan.wake.ended(&attempt.id, None);
+                    }
                 },
             }
         }

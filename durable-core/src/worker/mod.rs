@@ -10,6 +10,7 @@ mod execute;
 mod lease;
 mod local;
 mod poll;
+mod receive;
 mod transaction;
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -19,23 +20,23 @@ use sqlx::PgPool;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::clock::DatabaseClock;
-use crate::ctx::attempt::{Looked, ReceiveOrder};
 use crate::decide::Stop;
 use crate::error::Error;
-use crate::history::{Kind, Record};
+use crate::history::Record;
 use crate::id::{Id, OwnerId};
-use crate::options::{Settings, millis};
+use crate::options::Settings;
 use crate::step::States;
 use crate::store::Fence;
 use crate::store::claim::Claimed;
 use crate::store::link::{Backoff, Commits, Links, call, server};
 use crate::store::sql::Sql;
-use crate::store::{lease as lease_store, message, step};
+use crate::store::{lease as lease_store, step};
 use crate::wake::Wake;
 use crate::workflow::Registry;
 use committer::Committer;
 use lease::{Heart, Lease};
 use local::Local;
+use receive::Receiver;
 
 /// Connections for receives and for what happens rarely. What workflows come to has the committer's, claims have their own.
 const WRITE_LINKS: usize = 4;
@@ -60,9 +61,10 @@ pub(crate) struct Engine {
     pub(crate) owner: OwnerId,
     pub(crate) plan: Arc<Plan>,
     claims: Links,
-    writes: Links,
+    writes: Arc<Links>,
     transactions: Links,
     committer: Committer,
+    receiver: Receiver,
     clock: Arc<DatabaseClock>,
     lease: Lease,
     local: Local,
@@ -83,11 +85,13 @@ impl Engine {
         let committer_links = Arc::new(links(Commits::Flushed, committer::LINKS));
         // The first claim or start tells the time before anything needs it.
         let clock = Arc::new(DatabaseClock::new(chrono::DateTime::UNIX_EPOCH));
+        let writes = Arc::new(links(Commits::Flushed, WRITE_LINKS));
         let engine = Arc::new_cyclic(|own| Self {
             owner,
             plan: plan.clone(),
             claims: links(Commits::Asynchronous, 1),
-            writes: links(Commits::Flushed, WRITE_LINKS),
+            receiver: Receiver::new(&writes, owner, &lease),
+            writes,
             transactions: links(Commits::AsTheApplication, TRANSACTION_LINKS),
             committer: Committer::new(&committer_links, owner, &lease, &clock),
             clock,
@@ -195,51 +199,6 @@ impl Drop for Reserved<'_> {
 }
 
 impl Engine {
-    /// Look into a mailbox for a body. No answer means that the attempt was stopped.
-    async fn look(&self, order: ReceiveOrder) {
-        match self.receive_once(&order).await {
-            // A leaf that is gone has no use for the answer, and the record stands either way.
-            Ok(Some(looked)) => drop(order.reply.send(looked)),
-            Ok(None) => order.attempt.stop(Stop::Lost),
-            Err(error) => order.attempt.stop(Stop::Broken(error.to_string())),
-        }
-    }
-
-    async fn receive_once(&self, order: &ReceiveOrder) -> Result<Option<Looked>, Error> {
-        let act = "receive a message";
-        let attempt = &order.attempt;
-        let mut backoff = Backoff::for_worker();
-        let mut unanswered = false;
-        let received = loop {
-            if self.lease.ended() {
-                return Ok(None);
-            }
-            match call!(self.writes, act, connection => message::receive(
-                connection, &self.plan.sql, self.owner, &attempt.id, &order.position, order.topic,
-                order.topic, order.over, millis(order.took)))
-            {
-                Err(error) if backoff.again(&error).await => unanswered = true,
-                answer => break answer?,
-            }
-        };
-        let Some(received) = received else { return Ok(None) };
-        // An earlier try was recorded although its reply was lost; or may have been, and taken the only message.
-        if received.taken || (unanswered && received.outcome.is_none()) {
-            return Ok(match self.recorded(&attempt.id, &order.position).await? {
-                (Fence::Held, None) if received.taken => None,
-                (Fence::Held, record) => Some(Looked { wakes: received.wakes, record }),
-                (Fence::Lost, _) => None,
-            });
-        }
-        let record = received.outcome.map(|(output, recorded_at)| Record {
-            kind: Kind::Receive,
-            name: order.topic.to_owned(),
-            outcome: Ok(output),
-            ended_at: recorded_at,
-        });
-        Ok(Some(Looked { wakes: received.wakes, record }))
-    }
-
     /// What stands at a position, after a write came back empty.
     async fn recorded(&self, id: &Id, at: &crate::id::Position) -> Result<(Fence, Option<Record>), Error> {
         let mut backoff = Backoff::for_worker();

@@ -166,7 +166,8 @@ async fn in_transaction(
     match committed {
         Ok(Ok(())) => {
             let outcome = Ok(row.output.unwrap_or_default());
-            let record = Record { kind: Kind::Transaction, name: drive.order.name.to_owned(), outcome, ended_at: recorded_at };
+            let record =
+                Record { kind: Kind::Transaction, name: drive.order.name.to_owned(), outcome, ended_at: recorded_at };
             Once::Recorded(record, output.value)
         }
         Ok(Err(error)) if was_rolled_back(&error) => Once::Rejected(AttemptFailure::of_commit(error)),
