@@ -1,0 +1,114 @@
+//! The rows of the report: what is measured, beside which limit, and what is required. To be read as a table.
+
+use crate::figure::Figure::{self, *};
+
+/// One line of the report.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Row {
+    pub(crate) id: &'static str,
+    pub(crate) title: &'static str,
+    pub(crate) unit: &'static str,
+    pub(crate) ours: Figure,
+    pub(crate) limit: Limit,
+    pub(crate) required: Required,
+}
+
+/// What a figure stands beside.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Limit {
+    /// Another figure, taken in the same round.
+    Measured(Figure, &'static str),
+    /// A budget.
+    Fixed(f64, &'static str),
+}
+
+/// Of the ratio of ours to the limit.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Required {
+    AtLeast(f64),
+    AtMost(f64),
+    Nothing,
+}
+
+impl Required {
+    /// Compared as printed, with two decimals.
+    pub(crate) fn met(self, ratio: f64) -> bool {
+        let printed = (ratio * 100.0).round() / 100.0;
+        match self {
+            Self::AtLeast(least) => printed >= least,
+            Self::AtMost(most) => printed <= most,
+            Self::Nothing => true,
+        }
+    }
+}
+
+/// Rows that are measured in the same rounds, limits first.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Group {
+    pub(crate) title: &'static str,
+    pub(crate) rows: &'static [Row],
+}
+
+const A: Limit = Measured(SingleInserts, "(a) single-row INSERTs");
+const B: Limit = Measured(BatchedInserts, "(b) INSERTs from UNNEST");
+const C: Limit = Measured(UpdatesWithInsert, "(c) BEGIN, UPDATE, INSERT, COMMIT");
+
+const fn row(
+    id: &'static str,
+    title: &'static str,
+    unit: &'static str,
+    ours: Figure,
+    limit: Limit,
+    required: Required,
+) -> Row {
+    Row { id, title, unit, ours, limit, required }
+}
+
+use Limit::{Fixed, Measured};
+use Required::{AtLeast, AtMost, Nothing};
+
+pub(crate) const GROUPS: &[Group] = &[
+    Group {
+        title: "ten-step workflows",
+        rows: &[
+            row(
+                "w1-1",
+                "W1, 1 in flight",
+                "steps/s",
+                Steps(1),
+                Measured(SequentialSteps, "sequential client"),
+                AtLeast(0.9),
+            ),
+            row("w1-1-p50", "W1, 1 in flight, p50", "s", StepsP50(1), Measured(SequentialP50, "its p50"), AtMost(1.1)),
+            row("w1-1-p99", "W1, 1 in flight, p99", "s", StepsP99(1), Measured(StepsP50(1), "own p50"), AtMost(2.0)),
+            row("w1-32", "W1, 32 in flight", "steps/s", Steps(32), A, AtLeast(1.5)),
+            row("w1-256", "W1, 256 in flight", "steps/s", Steps(256), A, AtLeast(5.0)),
+            row(
+                "w1-256-bare",
+                "W1, 256 in flight",
+                "steps/s",
+                Steps(256),
+                Measured(Bare(256), "bare loop"),
+                AtLeast(0.7),
+            ),
+            row("w1-2000", "W1, 2,000 in flight", "steps/s", Steps(2_000), B, AtLeast(0.75)),
+            row(
+                "w1-2000-bare",
+                "W1, 2,000 in flight",
+                "steps/s",
+                Steps(2_000),
+                Measured(Bare(2_000), "bare loop"),
+                Nothing,
+            ),
+        ],
+    },
+    Group {
+        title: "transactional steps",
+        rows: &[row("w4", "W4, ten #[step(tx)], 32 in flight", "tx/s", Deposits, C, AtLeast(1.0))],
+    },
+];
+
+/// Every id that can be asked for.
+pub(crate) fn ids() -> Vec<&'static str> {
+    GROUPS.iter().flat_map(|group| group.rows).map(|row| row.id).collect()
+}
