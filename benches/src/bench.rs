@@ -61,6 +61,7 @@ impl Pace {
 /// The private server and what is known of it.
 pub(crate) struct Bench {
     pub(crate) url: String,
+    /// One connection, for everything beside the measurements.
     pub(crate) pool: PgPool,
     pub(crate) pgbench: PathBuf,
     pub(crate) scratch: PathBuf,
@@ -86,7 +87,7 @@ impl Bench {
             );
         }
         let url = server.url("postgres");
-        let pool = PgPoolOptions::new().max_connections(4).connect(&url).await?;
+        let pool = PgPoolOptions::new().max_connections(1).connect(&url).await?;
         durable::migrate(&pool, "durable").await?;
         sqlx::raw_sql(sqlx::AssertSqlSafe(tables())).execute(&pool).await.context("could not make the tables")?;
         sqlx::raw_sql("vacuum analyze bench.account").execute(&pool).await?;
@@ -101,6 +102,26 @@ impl Bench {
         sqlx::raw_sql(empty).execute(&self.pool).await.context("could not empty the tables")?;
         sqlx::raw_sql("checkpoint").execute(&self.pool).await.context("could not write a checkpoint")?;
         Ok(())
+    }
+
+    /// Change a setting of the running server.
+    pub(crate) async fn set(&self, name: &str, value: &str) -> Result<()> {
+        for sql in [format!("alter system set {name} = {value}"), "select pg_reload_conf()".to_owned()] {
+            sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&self.pool).await?;
+        }
+        Ok(())
+    }
+
+    /// Wait until nobody but us is connected: a session adds its figures to the statistics at its end.
+    pub(crate) async fn alone(&self) -> Result<()> {
+        let sessions = "select count(*) from pg_stat_activity where backend_type = 'client backend'";
+        for _ in 0..1_000 {
+            if sqlx::query_scalar::<_, i64>(sessions).fetch_one(&self.pool).await? == 1 {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        bail!("sessions of a measurement did not end");
     }
 
     /// The server in words: its version and its settings.

@@ -1,6 +1,7 @@
 //! The rows of the report: what is measured, beside which limit, and what is required. To be read as a table.
 
 use crate::figure::Figure::{self, *};
+use crate::workloads::curves;
 
 /// One line of the report.
 #[derive(Debug, Clone, Copy)]
@@ -42,10 +43,20 @@ impl Required {
     }
 }
 
+/// How often a group is measured.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Rounds {
+    /// As often as the pace says: limit and workload by turns, because machines drift.
+    InTurns,
+    /// What is counted, not timed.
+    Once,
+}
+
 /// Rows that are measured in the same rounds, limits first.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Group {
     pub(crate) title: &'static str,
+    pub(crate) rounds: Rounds,
     pub(crate) rows: &'static [Row],
 }
 
@@ -70,6 +81,7 @@ use Required::{AtLeast, AtMost, Nothing};
 pub(crate) const GROUPS: &[Group] = &[
     Group {
         title: "ten-step workflows",
+        rounds: Rounds::InTurns,
         rows: &[
             row(
                 "w1-1",
@@ -104,11 +116,92 @@ pub(crate) const GROUPS: &[Group] = &[
     },
     Group {
         title: "transactional steps",
+        rounds: Rounds::InTurns,
         rows: &[row("w4", "W4, ten #[step(tx)], 32 in flight", "tx/s", Deposits, C, AtLeast(1.0))],
+    },
+    Group {
+        title: "a queue",
+        rounds: Rounds::InTurns,
+        rows: &[
+            row("w3-drain", "W3, one worker drains 50,000", "workflows/s", Drained, A, AtLeast(2.5)),
+            row("w3-bulk", "W3, enqueue 10,000 per call", "workflows/s", BulkStarts, A, AtLeast(4.0)),
+            row("w3-single", "W3, enqueue one by one, 64 callers", "workflows/s", SingleStarts, A, AtLeast(0.65)),
+        ],
+    },
+    Group {
+        title: "sleepers beside",
+        rounds: Rounds::InTurns,
+        rows: &[row(
+            "w5-beside",
+            "W5, W1 at 256 beside 1,000,000 asleep",
+            "steps/s",
+            StepsBeside(1_000_000),
+            Measured(StepsBeside(0), "beside none"),
+            AtLeast(0.95),
+        )],
+    },
+    Group {
+        title: "a takeover",
+        rounds: Rounds::InTurns,
+        rows: &[row("w6", "W6, 1,000 workflows of a killed process", "s", Takeover, Fixed(0.2, "budget"), AtMost(1.0))],
+    },
+    Group {
+        title: "two processes",
+        rounds: Rounds::InTurns,
+        rows: &[row(
+            "processes-2",
+            "two processes, 128 in flight each",
+            "steps/s",
+            Processes(2),
+            Measured(Processes(1), "one process, 256"),
+            AtLeast(1.0),
+        )],
+    },
+    Group {
+        title: "costs",
+        rounds: Rounds::Once,
+        rows: &[
+            row(
+                "w5-memory",
+                "W5, memory of a suspended workflow",
+                "bytes",
+                SleeperBytes,
+                Fixed(100.0, "budget"),
+                AtMost(1.0),
+            ),
+            row(
+                "statements-1",
+                "statements of a workflow alone",
+                "statements",
+                Statements(1),
+                Fixed(12.0, "budget"),
+                AtMost(1.0),
+            ),
+            row(
+                "statements-256",
+                "statements of one of 256 in flight",
+                "statements",
+                Statements(256),
+                Fixed(1.0, "budget"),
+                AtMost(1.0),
+            ),
+            row("wal", "WAL of a queued ten-step workflow", "bytes", Wal, Fixed(5_000.0, "budget"), AtMost(1.0)),
+            row(
+                "wal-images",
+                "of that, full-page images, at most",
+                "bytes",
+                WalImages,
+                Measured(Wal, "all WAL"),
+                Nothing,
+            ),
+        ],
     },
 ];
 
+pub(crate) const PROFILE: &str = "profile";
+
 /// Every id that can be asked for.
 pub(crate) fn ids() -> Vec<&'static str> {
-    GROUPS.iter().flat_map(|group| group.rows).map(|row| row.id).collect()
+    let rows = GROUPS.iter().flat_map(|group| group.rows).map(|row| row.id);
+    rows.chain(curves::IDS).chain([PROFILE]).collect()
 }

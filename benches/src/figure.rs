@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::bench::Bench;
 use crate::workloads::closed::{self, Load};
+use crate::workloads::{cost, processes, queue, sleepers, takeover};
 use crate::{bare, limits};
 
 /// One number.
@@ -28,6 +29,22 @@ pub(crate) enum Figure {
     StepsP99(usize),
     /// W4, in transactions per second.
     Deposits,
+    /// W3, in workflows per second.
+    BulkStarts,
+    Drained,
+    SingleStarts,
+    /// W5: bytes per workflow; steps per second of W1 at 256 beside so many.
+    SleeperBytes,
+    StepsBeside(u32),
+    /// W6, in seconds.
+    Takeover,
+    /// Steps per second of so many processes.
+    Processes(usize),
+    /// Per workflow, with so many in flight.
+    Statements(usize),
+    /// Bytes per workflow.
+    Wal,
+    WalImages,
 }
 
 pub(crate) type Figures = BTreeMap<Figure, f64>;
@@ -64,6 +81,20 @@ async fn probe(bench: &Bench, figure: Figure) -> Result<Vec<(Figure, f64)>> {
         Figure::Deposits => {
             bench.fresh().await?;
             vec![(figure, closed::run(&bench.url, bench.pace, 32, Load::Transactional).await?.steps_per_s)]
+        }
+        Figure::BulkStarts | Figure::Drained => {
+            let found = queue::enqueue_and_drain(bench).await?;
+            vec![(Figure::BulkStarts, found.enqueued), (Figure::Drained, found.drained)]
+        }
+        Figure::SingleStarts => vec![(figure, queue::enqueue_singly(bench).await?)],
+        Figure::SleeperBytes => vec![(figure, sleepers::memory(bench).await?)],
+        Figure::StepsBeside(asleep) => vec![(figure, sleepers::steps_beside(bench, asleep).await?)],
+        Figure::Takeover => vec![(figure, takeover::seconds(bench).await?)],
+        Figure::Processes(count) => vec![(figure, processes::steps(bench, count).await?)],
+        Figure::Statements(in_flight) => vec![(figure, cost::statements(bench, in_flight).await?)],
+        Figure::Wal | Figure::WalImages => {
+            let found = cost::wal(bench).await?;
+            vec![(Figure::Wal, found.all), (Figure::WalImages, found.images)]
         }
     })
 }

@@ -28,7 +28,9 @@ pub(crate) async fn ten_steps(ctx: &Ctx, bytes: usize) -> anyhow::Result<u32> {
 /// One step.
 #[workflow]
 pub(crate) async fn one_step(ctx: &Ctx, bytes: usize) -> anyhow::Result<u32> {
-    Ok(ctx.run(work(0, bytes)).await?.n)
+    let page = ctx.run(work(0, bytes)).await?;
+    STEPS_DONE.fetch_add(1, Ordering::Relaxed);
+    Ok(page.n)
 }
 
 #[step(tx)]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::Measured;
+use super::{Measured, Report};
 use crate::catalog::Required;
 
 pub(crate) fn row(measured: &Measured) -> Value {
@@ -24,4 +24,18 @@ pub(crate) fn row(measured: &Measured) -> Value {
         "required_is": is,
         "ok": measured.ok(),
     })
+}
+
+/// Everything, for the file.
+pub(crate) fn whole(report: &Report) -> String {
+    let about: serde_json::Map<String, Value> =
+        report.about.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+    let whole = json!({
+        "about": about,
+        "seconds": report.seconds,
+        "rows": report.rows.iter().map(row).collect::<Vec<_>>(),
+        "curves": report.curves,
+        "profile": report.profile,
+    });
+    format!("{whole:#}\n")
 }

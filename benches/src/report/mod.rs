@@ -1,11 +1,39 @@
 //! What is shown: a table for people, JSON for programs, a picture.
 
 pub(crate) mod json;
+pub(crate) mod machine;
+pub(crate) mod svg;
 pub(crate) mod table;
 
+use anyhow::Result;
+
+use crate::bench::Bench;
 use crate::catalog::{Limit, Row};
 use crate::figure::Figures;
 use crate::sample::median;
+use crate::workloads::curves::Curve;
+use crate::workloads::profile::Profile;
+
+/// Everything that one run has found.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// The machine, the date and the server, as names and values.
+    pub(crate) about: Vec<(String, String)>,
+    pub(crate) rows: Vec<Measured>,
+    pub(crate) curves: Vec<Curve>,
+    pub(crate) profile: Option<Profile>,
+    pub(crate) seconds: f64,
+}
+
+impl Report {
+    pub(crate) async fn begin(bench: &Bench) -> Result<Self> {
+        let mut about = machine::describe();
+        let today = sqlx::query_scalar("select to_char(now() at time zone 'utc', 'YYYY-MM-DD')");
+        about.push(("date".to_owned(), today.fetch_one(&bench.pool).await?));
+        about.extend(bench.settings().await?);
+        Ok(Self { about, rows: Vec::new(), curves: Vec::new(), profile: None, seconds: 0.0 })
+    }
+}
 
 /// A row with its figures.
 #[derive(Debug, Clone)]

@@ -1,15 +1,56 @@
 //! The table for people.
 
-use super::{Measured, number};
+use super::{Measured, Report, number};
 use crate::catalog::Required;
+use crate::workloads::curves::Curve;
+use crate::workloads::profile::Profile;
 
-const HEAD: [&str; 8] = ["id", "workload", "unit", "ours", "limit", "ratio", "required", ""];
+const HEAD: [&str; 9] = ["id", "workload", "ours", "unit", "limit", "", "ratio", "required", ""];
+
+/// All that was found, with what it was found on.
+pub(crate) fn whole(report: &Report) -> String {
+    let about: Vec<String> = report.about.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let mut text = format!("{}\n\n", about.join(", "));
+    if !report.rows.is_empty() {
+        text += &rows(&report.rows);
+        text += "\nours and limit are medians of the rounds, the ratio is the median of the rounds' ratios\n";
+    }
+    for curve in &report.curves {
+        text += &format!("\n{}: steps/s against {}\n{}", curve.id, curve.title, self::curve(curve));
+    }
+    if let Some(profile) = &report.profile {
+        text += &format!("\n{}\n", self::profile(profile));
+    }
+    text + &format!("\nmeasured in {:.0} s\n", report.seconds)
+}
 
 /// Aligned columns, each line a row; what is missed stands out in the last one.
-pub(crate) fn table(rows: &[Measured]) -> String {
+fn rows(rows: &[Measured]) -> String {
     let mut lines: Vec<Vec<String>> = vec![HEAD.iter().map(|&head| head.to_owned()).collect()];
     lines.extend(rows.iter().map(cells));
-    aligned(&lines, &[3, 4, 5, 6])
+    aligned(&lines, &[2, 5, 6])
+}
+
+fn curve(curve: &Curve) -> String {
+    let cells = |number: fn(f64) -> String, of: fn(&crate::workloads::curves::Point) -> f64| {
+        curve.points.iter().map(|point| number(of(point))).collect::<Vec<_>>()
+    };
+    let lines = [cells(number, |point| point.at), cells(number, |point| point.steps_per_s)];
+    aligned(&lines, &(0..curve.points.len()).collect::<Vec<_>>())
+}
+
+fn profile(profile: &Profile) -> String {
+    let wal = profile.wal_us.map_or(String::new(), |us| format!("; sessions waited {us:.1} for WAL meanwhile"));
+    format!(
+        "profile: microseconds of all processors per step, {} in flight, {} steps/s: client {:.1}, PostgreSQL {:.1}, \
+         other {:.1}, idle {:.1}{wal}",
+        profile.in_flight,
+        number(profile.steps_per_s),
+        profile.client_us,
+        profile.server_us,
+        profile.other_us,
+        profile.idle_us,
+    )
 }
 
 fn cells(measured: &Measured) -> Vec<String> {
@@ -22,9 +63,10 @@ fn cells(measured: &Measured) -> Vec<String> {
     vec![
         row.id.to_owned(),
         row.title.to_owned(),
-        row.unit.to_owned(),
         number(measured.ours),
-        format!("{} {:>9}", measured.limit_is(), number(measured.limit)),
+        row.unit.to_owned(),
+        measured.limit_is().to_owned(),
+        number(measured.limit),
         format!("{:.2}", measured.ratio),
         required(row.required),
         verdict.to_owned(),
