@@ -143,7 +143,10 @@ pub(crate) const GROUPS: &[Group] = &[
     Group {
         title: "a takeover",
         rounds: Rounds::InTurns,
-        rows: &[row("w6", "W6, 1,000 workflows of a killed process", "s", Takeover, Fixed(0.2, "budget"), AtMost(1.0))],
+        rows: &[
+            row("w6", "W6, takeover of 1,000 workflows", "s", Takeover, Fixed(0.2, "budget"), AtMost(1.0)),
+            row("w6-claimed", "of that, from the first claim", "s", Claimed, Measured(Takeover, "all of it"), Nothing),
+        ],
     },
     Group {
         title: "two processes",
@@ -204,4 +207,31 @@ pub(crate) const PROFILE: &str = "profile";
 pub(crate) fn ids() -> Vec<&'static str> {
     let rows = GROUPS.iter().flat_map(|group| group.rows).map(|row| row.id);
     rows.chain(curves::IDS).chain([PROFILE]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_required_is_compared_as_it_is_printed() {
+        for (required, ratio, met) in [
+            (AtLeast(0.9), 0.896, true),
+            (AtLeast(0.9), 0.894, false),
+            (AtMost(1.0), 1.004, true),
+            (AtMost(1.0), 1.006, false),
+            (AtLeast(0.9), f64::NAN, false),
+            (Nothing, f64::NAN, true),
+        ] {
+            assert_eq!(required.met(ratio), met, "{required:?} {ratio}");
+        }
+    }
+
+    #[test]
+    fn ids_are_unique() {
+        let mut sorted = ids();
+        sorted.sort_unstable();
+        sorted.dedup();
+        assert_eq!(sorted.len(), ids().len());
+    }
 }

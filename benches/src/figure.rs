@@ -36,8 +36,9 @@ pub(crate) enum Figure {
     /// W5: bytes per workflow; steps per second of W1 at 256 beside so many.
     SleeperBytes,
     StepsBeside(u32),
-    /// W6, in seconds.
+    /// W6, in seconds from the fence, and from the first claim.
     Takeover,
+    Claimed,
     /// Steps per second of so many processes.
     Processes(usize),
     /// Per workflow, with so many in flight.
@@ -89,7 +90,10 @@ async fn probe(bench: &Bench, figure: Figure) -> Result<Vec<(Figure, f64)>> {
         Figure::SingleStarts => vec![(figure, queue::enqueue_singly(bench).await?)],
         Figure::SleeperBytes => vec![(figure, sleepers::memory(bench).await?)],
         Figure::StepsBeside(asleep) => vec![(figure, sleepers::steps_beside(bench, asleep).await?)],
-        Figure::Takeover => vec![(figure, takeover::seconds(bench).await?)],
+        Figure::Takeover | Figure::Claimed => {
+            let found = takeover::measure(bench).await?;
+            vec![(Figure::Takeover, found.from_fence), (Figure::Claimed, found.from_claim)]
+        }
         Figure::Processes(count) => vec![(figure, processes::steps(bench, count).await?)],
         Figure::Statements(in_flight) => vec![(figure, cost::statements(bench, in_flight).await?)],
         Figure::Wal | Figure::WalImages => {

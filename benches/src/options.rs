@@ -69,3 +69,36 @@ fn known_prefix(prefix: String, known: &[&str]) -> Result<String> {
     }
     bail!("--only {prefix} selects nothing: the ids are {}", known.join(", "))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Options;
+
+    fn parse(line: &str) -> Result<Options, String> {
+        let arguments = line.split_whitespace().map(str::to_owned);
+        Options::parse(arguments, &["w1-1", "w1-256", "wal"]).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn rows_are_selected_by_the_beginnings_of_their_ids() {
+        let options = parse("--quick --only w1 --only=wal --out here").unwrap();
+        assert!(options.quick && !options.json && options.out.is_some());
+        assert!(options.wants("w1-256") && options.wants("wal") && !options.wants("w3-bulk"));
+        assert!(parse("").unwrap().wants("w3-bulk"));
+    }
+
+    #[test]
+    fn a_bad_argument_is_named_with_its_fix() {
+        for (line, told) in [
+            ("--fast", "unknown argument --fast: use --quick"),
+            ("--only", "--only needs PREFIX"),
+            ("--only --json", "--only needs PREFIX"),
+            ("--only w9", "--only w9 selects nothing: the ids are w1-1, w1-256, wal"),
+            ("--out", "--out needs DIR"),
+            ("--quick=2", "--quick takes no value: leave out =2"),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert!(error.contains(told), "{line}: {error}");
+        }
+    }
+}

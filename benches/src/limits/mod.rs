@@ -72,3 +72,15 @@ fn tps(said: &str) -> Option<f64> {
         said.lines().find_map(|line| line.strip_prefix("tps = ").filter(|rest| rest.contains("without initial")))?;
     line.split_whitespace().next()?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::tps;
+
+    #[test]
+    fn the_rate_without_connecting_is_read() {
+        let old = "tps = 12.5 (including connections establishing)\ntps = 85.125 (without initial connection time)\n";
+        assert_eq!(tps(old), Some(85.125));
+        assert_eq!(tps("transaction type: pgbench.sql\n"), None);
+    }
+}

@@ -75,7 +75,7 @@ impl Measured {
 /// A number with its thousands apart, or with as many decimals as tell something.
 pub(crate) fn number(value: f64) -> String {
     let decimals = match value.abs() {
-        v if v >= 100.0 || v == 0.0 => 0,
+        v if v >= 100.0 || v.fract() == 0.0 => 0,
         v if v >= 10.0 => 1,
         v if v >= 0.1 => 2,
         _ => 4,
@@ -90,4 +90,24 @@ pub(crate) fn number(value: f64) -> String {
         grouped.push(digit);
     }
     grouped + &rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::number;
+
+    #[test]
+    fn a_number_shows_what_tells_something() {
+        for (value, text) in [
+            (0.0, "0"),
+            (12.0, "12"),
+            (0.0168, "0.0168"),
+            (0.204, "0.20"),
+            (99.44, "99.4"),
+            (123.4, "123"),
+            (1_234_567.8, "1,234,568"),
+        ] {
+            assert_eq!(number(value), text);
+        }
+    }
 }

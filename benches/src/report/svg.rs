@@ -16,7 +16,7 @@ const BOTTOM: f64 = 470.0;
 /// The bar.
 const BAR_TOP: f64 = 588.0;
 const BAR_HEIGHT: f64 = 40.0;
-const HEIGHT: f64 = 720.0;
+const HEIGHT: f64 = 684.0;
 
 const OURS: &str = "#1f6feb";
 const LIMIT: &str = "#6e7781";
@@ -118,7 +118,7 @@ impl Axes {
         let x_max = points.iter().map(|(at, _)| *at).fold(10.0, f64::max);
         Self {
             x_max: x_max * 1.25,
-            y_min: decade_part(least * 0.9, f64::floor),
+            y_min: decade_part(least * 0.8, f64::floor),
             y_max: decade_part(most * 1.1, f64::ceil),
         }
     }
@@ -169,7 +169,7 @@ fn chart(svg: &mut String, points: &[(f64, f64)], lines: &[Line]) {
             svg,
             r#"<circle cx="{x:.1}" cy="{y:.1}" r="4.5" fill="{OURS}" stroke="white" stroke-width="1.5"/>"#
         );
-        halo(svg, x, y + 22.0, &number(*rate));
+        halo(svg, x, y - 12.0, &number(*rate));
     }
 }
 

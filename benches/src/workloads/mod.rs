@@ -15,7 +15,7 @@ use anyhow::{Result, bail};
 use sqlx::PgPool;
 
 /// What takes longer than this has gone wrong.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Wait until a question to the database is answered with true.
 async fn until(pool: &PgPool, sql: &'static str, expected: i64) -> Result<()> {

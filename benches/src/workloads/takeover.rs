@@ -40,9 +40,16 @@ async fn held(ctx: &Ctx, bytes: usize) -> Result<u32> {
     Ok(sum + ctx.run(last()).await?)
 }
 
-/// Seconds from the moment that the dead worker is fenced until the last of its workflows is complete, by the
-/// database's clock: the giving back, the claims, the histories, the last steps and the ends are in it.
-pub(crate) async fn seconds(bench: &Bench) -> Result<f64> {
+/// Seconds until the last workflow is complete, by the database's clock.
+pub(crate) struct Takeover {
+    /// From the moment that the dead worker is fenced: the giving back, the claims, the histories, the last steps and
+    /// the ends are in it.
+    pub(crate) from_fence: f64,
+    /// From the first claim of the worker that takes over.
+    pub(crate) from_claim: f64,
+}
+
+pub(crate) async fn measure(bench: &Bench) -> Result<Takeover> {
     bench.fresh().await?;
     let victim = Child::start(&Role::Victim { url: bench.url.clone(), workflows: WORKFLOWS }).await?;
     let survivor = worker(&bench.url, false).await?;
@@ -50,9 +57,12 @@ pub(crate) async fn seconds(bench: &Bench) -> Result<f64> {
     let all = "select count(*) = $1 from durable.workflow where status = 'completed'";
     until(&bench.pool, all, WORKFLOWS as i64).await?;
     survivor.shutdown(Duration::from_secs(10)).await;
-    let took = "select extract(epoch from (select max(finished_at) from durable.workflow)
-                                        - (select min(fenced_at) from durable.worker))::float8";
-    Ok(sqlx::query_scalar(took).fetch_one(&bench.pool).await?)
+    let took = "
+        select extract(epoch from max(w.finished_at) - (select min(fenced_at) from durable.worker))::float8,
+               extract(epoch from max(w.finished_at) - min(w.claimed_at))::float8
+        from durable.workflow w";
+    let (from_fence, from_claim) = sqlx::query_as(took).fetch_one(&bench.pool).await?;
+    Ok(Takeover { from_fence, from_claim })
 }
 
 /// Start the workflows, and hold all of them in their last step until killed.
