@@ -109,7 +109,7 @@ async fn measure(bench: &Bench, options: &Options) -> Result<Report> {
         report.rows.extend(rows.into_iter().filter_map(|row| Measured::of(row, &rounds)));
     }
     for id in curves::IDS {
-        if options.wants(id) && !options.quick {
+        if options.wants(id) && !(options.quick && options.only.is_empty()) {
             eprintln!("{}  {id}", at());
             report.curves.push(curves::curve(bench, id).await?);
         }
