@@ -115,6 +115,11 @@ impl Server {
         url::private(&self.sockets, database)
     }
 
+    /// Where its programs are: `psql`, `pg_dump` and, where the installation has them, `pgbench` and its kind.
+    pub fn programs(&self) -> &Path {
+        &self.installation.bin
+    }
+
     /// The pid of the server, while it is up.
     pub fn pid(&self) -> Option<u32> {
         self.up.as_ref().map(|up| up.postmaster.id())

@@ -16,6 +16,7 @@ fn a_killed_server_restarts_with_what_was_committed() {
     let mut server = start(&home);
     let url = server.url("postgres");
     assert_eq!(value(&url, "show deadlock_timeout"), "10ms");
+    assert!(server.programs().join("pg_ctl").is_file());
     for round in 0..3 {
         durable_dev::sql(&url, &format!("create table t{round} ()")).unwrap();
         server.kill().unwrap();

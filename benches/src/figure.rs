@@ -1,0 +1,104 @@
+//! What can be measured, and which measurement yields it.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+
+use crate::bench::Bench;
+use crate::workloads::closed::{self, Load};
+use crate::workloads::{cost, processes, queue, sleepers, takeover};
+use crate::{bare, limits};
+
+/// One number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Figure {
+    /// (a), in rows per second.
+    SingleInserts,
+    /// (b), in rows per second.
+    BatchedInserts,
+    /// (c), in transactions per second.
+    UpdatesWithInsert,
+    /// Rows per second of the bare loop with so many in flight.
+    Bare(usize),
+    SequentialSteps,
+    SequentialP50,
+    /// W1, in steps per second, with so many in flight.
+    Steps(usize),
+    /// W1, in seconds for a workflow.
+    StepsP50(usize),
+    StepsP99(usize),
+    /// W4, in transactions per second.
+    Deposits,
+    /// W3, in workflows per second.
+    BulkStarts,
+    Drained,
+    SingleStarts,
+    /// W5: bytes per workflow; steps per second of W1 at 256 beside so many.
+    SleeperBytes,
+    StepsBeside(u32),
+    /// W6, in seconds from the fence, and from the first claim.
+    Takeover,
+    Claimed,
+    /// Steps per second of so many processes.
+    Processes(usize),
+    /// Per workflow, with so many in flight.
+    Statements(usize),
+    /// Bytes per workflow.
+    Wal,
+    WalImages,
+}
+
+pub(crate) type Figures = BTreeMap<Figure, f64>;
+
+/// Measure a figure, and with it those that come from the same measurement.
+pub(crate) async fn measure(bench: &Bench, figure: Figure, into: &mut Figures) -> Result<()> {
+    if into.contains_key(&figure) {
+        return Ok(());
+    }
+    let found = probe(bench, figure).await.with_context(|| format!("could not measure {figure:?}"))?;
+    into.extend(found);
+    Ok(())
+}
+
+async fn probe(bench: &Bench, figure: Figure) -> Result<Vec<(Figure, f64)>> {
+    Ok(match figure {
+        Figure::SingleInserts => vec![(figure, limits::single_inserts(bench).await?)],
+        Figure::BatchedInserts => vec![(figure, limits::batched_inserts(bench).await?)],
+        Figure::UpdatesWithInsert => vec![(figure, limits::updates_with_insert(bench).await?)],
+        Figure::Bare(in_flight) => vec![(figure, bare::batches(bench, in_flight).await?)],
+        Figure::SequentialSteps | Figure::SequentialP50 => {
+            let found = bare::sequential(bench).await?;
+            vec![(Figure::SequentialSteps, found.steps_per_s), (Figure::SequentialP50, found.latencies.p50)]
+        }
+        Figure::Steps(in_flight) | Figure::StepsP50(in_flight) | Figure::StepsP99(in_flight) => {
+            bench.fresh().await?;
+            let found = closed::run(&bench.url, bench.pace, in_flight, Load::Plain { bytes: 200 }).await?;
+            vec![
+                (Figure::Steps(in_flight), found.steps_per_s),
+                (Figure::StepsP50(in_flight), found.latencies.p50),
+                (Figure::StepsP99(in_flight), found.latencies.p99),
+            ]
+        }
+        Figure::Deposits => {
+            bench.fresh().await?;
+            vec![(figure, closed::run(&bench.url, bench.pace, 32, Load::Transactional).await?.steps_per_s)]
+        }
+        Figure::BulkStarts | Figure::Drained => {
+            let found = queue::enqueue_and_drain(bench).await?;
+            vec![(Figure::BulkStarts, found.enqueued), (Figure::Drained, found.drained)]
+        }
+        Figure::SingleStarts => vec![(figure, queue::enqueue_singly(bench).await?)],
+        Figure::SleeperBytes => vec![(figure, sleepers::memory(bench).await?)],
+        Figure::StepsBeside(asleep) => vec![(figure, sleepers::steps_beside(bench, asleep).await?)],
+        Figure::Takeover | Figure::Claimed => {
+            let found = takeover::measure(bench).await?;
+            vec![(Figure::Takeover, found.from_fence), (Figure::Claimed, found.from_claim)]
+        }
+        Figure::Processes(count) => vec![(figure, processes::steps(bench, count).await?)],
+        Figure::Statements(in_flight) => vec![(figure, cost::statements(bench, in_flight).await?)],
+        Figure::Wal | Figure::WalImages => {
+            let found = cost::wal(bench).await?;
+            vec![(Figure::Wal, found.all), (Figure::WalImages, found.images)]
+        }
+    })
+}

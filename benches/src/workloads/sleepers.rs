@@ -1,0 +1,64 @@
+//! W5: what suspended workflows cost, in the memory of the process that runs them and beside others in the tables.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use durable::Durable;
+use sqlx::PgPool;
+
+use super::closed::{self, Load};
+use super::processes::{Child, Role, order, resident_kb, say};
+use super::until;
+use crate::bench::Bench;
+use crate::load;
+use crate::workflows::sleeper;
+
+/// Workflows that fall asleep before the first look, so that the allocator has what it needs for a while.
+const WARM_UP: usize = 30_000;
+const BULK: usize = 10_000;
+
+/// Bytes of the process per workflow that is asleep.
+pub(crate) async fn memory(bench: &Bench) -> Result<f64> {
+    bench.fresh().await?;
+    let count = 100_000 / bench.pace.divide as usize;
+    let mut child = Child::start(&Role::Sleepers { url: bench.url.clone() }).await?;
+    let mut resident = Vec::new();
+    for (asleep, more) in [(WARM_UP, WARM_UP), (WARM_UP + count, count)] {
+        child.ask(&format!("{more}")).await?;
+        let all = "select count(*) = $1 from durable.workflow where status = 'suspended'";
+        until(&bench.pool, all, asleep as i64).await?;
+        // The last suspensions have committed; what they held is freed a moment later.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        resident.push(child.ask("memory").await?.parse::<f64>()?);
+    }
+    Ok((resident[1] - resident[0]).max(0.0) * 1024.0 / count as f64)
+}
+
+/// A worker that puts to sleep as many as it is told, and tells its memory.
+pub(crate) async fn child(url: &str) -> Result<()> {
+    let pool = PgPool::connect_lazy(url)?;
+    let durable = Durable::builder(pool).migrate(false).register(sleeper).start().await?;
+    let mut begun = 0;
+    say("ready");
+    while let Some(order) = order().await {
+        if order == "memory" {
+            say(&resident_kb()?.to_string());
+            continue;
+        }
+        let count: usize = order.parse().context("a number of workflows")?;
+        for from in (begun..begun + count).step_by(BULK) {
+            let ids = from..(begun + count).min(from + BULK);
+            durable.start_many(ids.map(|n| (format!("asleep-{n:08}"), sleeper(1)))).await?;
+        }
+        begun += count;
+        say("started");
+    }
+    Ok(())
+}
+
+/// W1 at 256 beside so many workflows that sleep.
+pub(crate) async fn steps_beside(bench: &Bench, asleep: u32) -> Result<f64> {
+    bench.fresh().await?;
+    load::sleepers(bench, asleep).await?;
+    Ok(closed::run(&bench.url, bench.pace, 256, Load::Plain { bytes: 200 }).await?.steps_per_s)
+}
