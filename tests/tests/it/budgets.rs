@@ -96,10 +96,11 @@ impl Lab {
         Self { db, wire, names }
     }
 
-    /// A worker that looks for work only when told, so that what is counted is what the workflow costs.
+    /// A worker that looks for work only when told, so that what is counted is what the workflow costs. What it says
+    /// to other processes is counted in `hints`.
     fn builder(&self) -> Builder {
         let quiet = Duration::from_secs(60);
-        Durable::builder(self.wire.pool()).migrate(false).lease(quiet).poll_every(quiet)
+        Durable::builder(self.wire.pool()).migrate(false).lease(quiet).poll_every(quiet).hints(false)
     }
 
     /// Start a worker, and let it look for work once, as it does when it begins.
