@@ -12,6 +12,7 @@ use crate::id::{Id, OwnerId};
 use crate::status::Status;
 use crate::store::cancel as store;
 use crate::store::link::{Backoff, call};
+use crate::wake::Word;
 
 /// A cancellation about to be made. Made by [`Durable::cancel`](crate::Durable::cancel); awaiting it cancels.
 ///
@@ -74,7 +75,7 @@ async fn cancel_alone(client: &Arc<Client>, id: &Id, act: &str) -> Result<(), Er
             // Nobody ran it: nothing can begin.
             Ok(Some(None)) => break,
             Ok(Some(Some(owner))) => {
-                stop_here(client, id, owner);
+                stop(client, id, owner);
                 return wait_until_stopped(client, id, act).await;
             }
             // It has ended, or an earlier try of this very call has cancelled it.
@@ -83,14 +84,22 @@ async fn cancel_alone(client: &Arc<Client>, id: &Id, act: &str) -> Result<(), Er
             Err(error) => return Err(error),
         }
     }
-    client.wake.ended(id, None);
+    cancelled(client, id);
     Ok(())
 }
 
-fn stop_here(client: &Client, id: &Id, owner: OwnerId) {
-    if let Some(engine) = client.engine().filter(|engine| engine.owner == owner) {
-        engine.stop_cancelled(id);
+/// Have the worker stop it, here or elsewhere.
+fn stop(client: &Client, id: &Id, owner: OwnerId) {
+    match client.engine().filter(|engine| engine.owner == owner) {
+        Some(engine) => engine.stop_cancelled(id),
+        None => client.wake.tell_others(Word::Stopping(owner.0)),
     }
+}
+
+/// Tell those who wait for its end. This process may not have heard that somebody elsewhere does.
+fn cancelled(client: &Client, id: &Id) {
+    client.wake.ended(id, None);
+    client.wake.tell_others(Word::Ended(id.digest()));
 }
 
 async fn wait_until_stopped(client: &Client, id: &Id, act: &str) -> Result<(), Error> {
@@ -100,7 +109,7 @@ async fn wait_until_stopped(client: &Client, id: &Id, act: &str) -> Result<(), E
         match call!(client.links, act, connection => store::stopping(connection, &client.sql, id)) {
             Ok(standing) => {
                 if check(standing, act)?.is_none() {
-                    client.wake.ended(id, None);
+                    cancelled(client, id);
                     return Ok(());
                 }
             }

@@ -12,19 +12,23 @@ use crate::codec;
 use crate::decide::End;
 use crate::error::{Error, ErrorKind};
 use crate::failure::{Failure, FailureKind};
+use crate::hints::Attention;
 use crate::id::Id;
 use crate::info::{RecordedStep, WorkflowInfo};
 use crate::status::Status;
 use crate::store::inspect as store;
 use crate::store::link::{Backoff, call};
 use crate::store::start::Started;
-use crate::wake::Place;
+use crate::wake::{Place, WANTED_AGAIN, Word};
 
 /// The longest pause between two looks at a workflow whose result somebody waits for, and the shortest.
 const LOOK_EVERY_MAX: Duration = Duration::from_secs(1);
 const LOOK_EVERY_MIN: Duration = Duration::from_millis(10);
 
-/// The same while it runs in this process, where only what happens elsewhere needs a look: a cancellation, a takeover
+/// From which pause on other processes are asked to tell the end: most are found sooner.
+const ASK_OTHERS_FROM: Duration = Duration::from_millis(30);
+
+/// The longest pause while it runs in this process, where only what happens elsewhere needs a look: a cancellation, a takeover
 /// that the worker has not noticed.
 const LOOK_ANYWAY: Duration = Duration::from_secs(5);
 
@@ -158,6 +162,7 @@ impl<T: DeserializeOwned> Handle<T> {
         let expected = self.expected.clone().unwrap_or_else(|| Expected::new(&self.client, &self.id));
         let Expected { place, until: mut look_at } = expected;
         let (mut pause, mut doubts, mut looked_at) = (LOOK_EVERY_MIN, 0, Instant::now());
+        let mut asked = None;
         loop {
             // Made before the looks: a word between the two is then not missed.
             let told = place.told();
@@ -174,9 +179,20 @@ impl<T: DeserializeOwned> Handle<T> {
                 if let Some(result) = self.ended(info.status, output.as_deref(), info.failure) {
                     return result;
                 }
+                if pause > ASK_OTHERS_FROM {
+                    self.ask_others(&mut asked);
+                }
             }
             look_at = Instant::now() + pause.mul_f64(0.8 + 0.4 * fastrand::f64());
             pause = pause.mul_f64(1.5).min(LOOK_EVERY_MAX);
+        }
+    }
+
+    /// Ask other processes to tell the end, and listen to them for as long as `asked` is held.
+    fn ask_others(&self, asked: &mut Option<(Attention, Instant)>) {
+        if asked.as_ref().is_none_or(|(_, at)| at.elapsed() >= WANTED_AGAIN) {
+            *asked = Some((self.client.hints.attend(), Instant::now()));
+            self.client.wake.tell_others(Word::Wanted(self.id.digest()));
         }
     }
 

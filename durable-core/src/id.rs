@@ -3,6 +3,7 @@
 //! Pure. What an id may look like is decided here and nowhere else.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -21,10 +22,18 @@ pub(crate) const DEFAULT_SCHEMA: &str = "durable";
 const BUCKETS: u8 = 64;
 
 /// A workflow's id with its bucket. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Id {
     text: Arc<str>,
+    digest: u64,
     bucket: i16,
+}
+
+// The text was hashed when the id was made.
+impl Hash for Id {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.digest);
+    }
 }
 
 impl Id {
@@ -42,8 +51,10 @@ impl Id {
     /// An id that comes from the database.
     pub(crate) fn trusted(text: &str) -> Self {
         // The same in SQL: get_byte(sha256(convert_to(id, 'UTF8')), 0) % 64
-        let bucket = i16::from(Sha256::digest(text.as_bytes())[0] % BUCKETS);
-        Self { text: text.into(), bucket }
+        let digest = Sha256::digest(text.as_bytes());
+        let (first, _) = digest.split_first_chunk().expect("a digest of 32 bytes");
+        let bucket = i16::from(digest[0] % BUCKETS);
+        Self { text: text.into(), digest: u64::from_be_bytes(*first), bucket }
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -52,6 +63,11 @@ impl Id {
 
     pub(crate) fn bucket(&self) -> i16 {
         self.bucket
+    }
+
+    /// What stands for it where the text would be too long, the same in every process. Two ids may share it.
+    pub(crate) fn digest(&self) -> u64 {
+        self.digest
     }
 }
 

@@ -61,7 +61,7 @@
 //! 2. `history`, `decide`, `info`: what is recorded, how an attempt ended, and how people read both; pure
 //! 3. `store`: the only place with SQL; `group`: many writes in one statement
 //! 4. `step`, `ctx`, `workflow`: what runs inside one attempt
-//! 5. `wake`, `worker`: claims, leases, execution
+//! 5. `wake`, `hints`, `worker`: who is told what, here and elsewhere; claims, leases, execution
 //! 6. `client`, `start`, `starting`, `message`, `cancel`, `handle`: the doors for callers
 //! 7. `testing`: crash points and a movable clock
 
@@ -75,6 +75,7 @@ mod error;
 mod failure;
 mod group;
 mod handle;
+mod hints;
 mod history;
 mod id;
 mod info;

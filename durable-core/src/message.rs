@@ -11,9 +11,11 @@ use crate::client::Client;
 use crate::codec::{self, Encoded};
 use crate::error::{Error, ErrorKind};
 use crate::id::{Id, check_text};
+use crate::status::Status;
 use crate::store::link::{Backoff, call};
-use crate::store::message::{self as store, Sent};
+use crate::store::message::{self as store, Receiver, Sent};
 use crate::topic::Topic;
+use crate::wake::Word;
 
 /// A message about to be sent. Made by [`Durable::send`](crate::Durable::send); awaiting it sends it.
 ///
@@ -78,8 +80,8 @@ impl<'a> SendMessage<'a> {
             Some(tx) => in_caller_tx(tx, self.client, &id, self.topic, key, &value, &act).await?,
             None => alone(self.client, &id, self.topic, key, &value, &act).await?,
         };
-        match sent {
-            Sent::Stored | Sent::Repeated => {}
+        let receiver = match sent {
+            Sent::Stored(receiver) => receiver,
             Sent::NoReceiver => {
                 return Err(Error::new(ErrorKind::NotFound, format!("could not {act}: there is no such workflow")));
             }
@@ -90,16 +92,22 @@ impl<'a> SendMessage<'a> {
                 ));
             }
             Sent::Again => return Err(Error::new(ErrorKind::Unavailable, format!("could not {act}: try again"))),
-        }
+        };
         if in_tx {
-            self.client.wake.soon();
+            self.client.due_soon(&receiver.queue, None);
         } else {
-            self.client.wake.now();
-            if let Some(engine) = self.client.engine() {
-                engine.poke(&id);
-            }
+            tell(self.client, &id, &receiver);
         }
         Ok(())
+    }
+}
+
+/// A message is there: tell whoever runs its receiver, or may take it up.
+fn tell(client: &Client, id: &Id, receiver: &Receiver) {
+    client.due(&receiver.queue, None);
+    let pokes_here = client.engine().is_some_and(|engine| engine.poke(id));
+    if receiver.status == Status::Running && !pokes_here {
+        client.wake.tell_others(Word::Message(id.digest()));
     }
 }
 

@@ -16,6 +16,7 @@ pub(crate) struct Settings {
     pub(crate) short_wait: Duration,
     pub(crate) max_recoveries: u32,
     pub(crate) migrate: bool,
+    pub(crate) hints: bool,
 }
 
 impl Default for Settings {
@@ -29,6 +30,7 @@ impl Default for Settings {
             short_wait: Duration::from_secs(1),
             max_recoveries: 10,
             migrate: true,
+            hints: true,
         }
     }
 }

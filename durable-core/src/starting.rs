@@ -32,7 +32,7 @@ pub(crate) async fn start_all<T>(
     let (given, answers, expected) = match tx {
         Some(tx) => {
             let answers = in_callers_transaction(tx, client, &given, policy, &act).await?;
-            client.wake.soon();
+            client.due_soon(&given[0].queue, Some((given[0].name, given[0].version)));
             (given, answers, Vec::new())
         }
         None => {
@@ -97,12 +97,13 @@ async fn alone(
         let place = reserved.get_mut(n).and_then(Option::take);
         match (place, answer) {
             (Some(place), Some(answer)) if answer.born_here => place.run(born(given, answer)),
-            (_, Some(answer)) => to_be_claimed |= answer.created,
+            (_, Some(answer)) => to_be_claimed |= answer.created && given.delay_ms == 0,
             (_, None) => {}
         }
     }
     if to_be_claimed {
-        client.wake.now();
+        // One call is for one body and one queue.
+        client.due(&given[0].queue, Some((given[0].name, given[0].version)));
     }
     let started = |(expected, answer): (Option<Expected>, &Option<Started>)| expected?.started(answer.as_ref()?);
     let expected = expected.into_iter().zip(&answers).map(started).collect();

@@ -2,9 +2,9 @@
 //!
 //! `db` makes databases and workers, `effects` counts what step bodies did in append-only tables without
 //! unique constraints, `gate` holds a body where a test wants it, `kit` has steps that are watched and held,
-//! `island` is a worker that can be taken away, `wire` counts what connections say. For the tests of crashes,
-//! `journey` has the workflows, `victim` the processes, `checker` what must be true afterwards. The tests
-//! themselves are in `tests/it`, the processes that they kill in `bin`.
+//! `island` is a worker that can be taken away, `soon` bounds the wait for a result, `wire` counts what connections say.
+//! For the tests of crashes, `journey` has the workflows, `victim` the processes, `checker` what must be true
+//! afterwards. The tests themselves are in `tests/it`, the processes that they kill in `bin`.
 
 pub mod checker;
 pub mod db;
@@ -13,5 +13,6 @@ pub mod gate;
 pub mod island;
 pub mod journey;
 pub mod kit;
+pub mod soon;
 pub mod victim;
 pub mod wire;

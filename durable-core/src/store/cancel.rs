@@ -47,7 +47,8 @@ pub(crate) async fn stopped(
     Ok(())
 }
 
-/// Put a blocked workflow back. Whether it was blocked.
-pub(crate) async fn resume(connection: &mut PgConnection, sql: &Sql, id: &Id) -> Result<bool, sqlx::Error> {
-    Ok(query(&sql.resume).bind(id.bucket()).bind(id.as_str()).fetch_optional(connection).await?.is_some())
+/// Put a blocked workflow back. Its queue, if it was blocked.
+pub(crate) async fn resume(connection: &mut PgConnection, sql: &Sql, id: &Id) -> Result<Option<String>, sqlx::Error> {
+    let row = query(&sql.resume).bind(id.bucket()).bind(id.as_str()).fetch_optional(connection).await?;
+    row.map(|row| row.try_get("queue")).transpose()
 }

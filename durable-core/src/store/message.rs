@@ -9,16 +9,22 @@ use crate::id::{Id, OwnerId, Position};
 use crate::status::Status;
 
 /// What became of a message.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub(crate) enum Sent {
-    Stored,
-    /// A message with this key is there already, read or not.
-    Repeated,
+    /// Stored, or a message with this key is there already, read or not.
+    Stored(Receiver),
     /// The receiver has ended.
     Finished(Status),
     NoReceiver,
     /// The receiver's row changed under the statement; ask again.
     Again,
+}
+
+/// Whom a message went to, as it stood before.
+#[derive(Debug)]
+pub(crate) struct Receiver {
+    pub(crate) status: Status,
+    pub(crate) queue: String,
 }
 
 /// Put a message into a mailbox.
@@ -39,13 +45,10 @@ pub(crate) async fn send(
         .fetch_optional(connection)
         .await?;
     let Some(row) = row else { return Ok(Sent::NoReceiver) };
-    if row.try_get("sent")? {
-        return Ok(Sent::Stored);
-    }
-    if row.try_get("known")? {
-        return Ok(Sent::Repeated);
-    }
     let status = Status::parse(row.try_get("status")?).map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
+    if row.try_get("sent")? || row.try_get("known")? {
+        return Ok(Sent::Stored(Receiver { status, queue: row.try_get("queue")? }));
+    }
     Ok(if status.is_final() { Sent::Finished(status) } else { Sent::Again })
 }
 

@@ -1,31 +1,55 @@
-//! Hints inside one process: there may be something to claim, a workflow has ended. Hints only; a poll finds
-//! everything anyway.
+//! Hints: there may be something to claim, a workflow has ended. Hints only; a poll finds everything anyway.
+//!
+//! Here they go from one part of a process to another, and are collected for other processes. How those are told is
+//! `hints`.
 
 mod ends;
+mod outbox;
+mod wanted;
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use crate::decide::End;
-use crate::id::Id;
+use crate::id::{Id, OwnerId};
 use ends::Ends;
 pub(crate) use ends::Place;
+pub(crate) use outbox::{Outbox, Word};
+pub(crate) use wanted::WANTED_AGAIN;
+use wanted::Wanted;
 
 /// Delays between the polls that follow a start in the caller's transaction, which commits who knows when.
 const QUICK_POLLS_MS: [u64; 8] = [2, 5, 10, 15, 25, 40, 80, 160];
 
-/// What the callers' side of a process tells the worker's, and the other way round.
+/// Messages that came for workflows of other processes, until the next look; more than that are found by polls.
+const MESSAGES_MAX: usize = 10_000;
+
+/// What the callers' side of a process tells the worker's, and the other way round; and what both tell other processes.
 #[derive(Default)]
 pub(crate) struct Wake {
     due: Notify,
     quick: AtomicU32,
     ends: Arc<Ends>,
+    wanted: Wanted,
+    /// For other processes, where they are told anything.
+    outbox: Option<Outbox>,
+    /// The worker's present incarnation.
+    owner: Mutex<Option<OwnerId>>,
+    stopping: Notify,
+    messages: Mutex<HashSet<u64>>,
+    messages_came: Notify,
 }
 
 impl Wake {
+    /// For a process that tells others, or does not.
+    pub(crate) fn new(tells_others: bool) -> Self {
+        Self { outbox: tells_others.then(Outbox::default), ..Self::default() }
+    }
+
     /// Something is due.
     pub(crate) fn now(&self) {
         self.due.notify_one();
@@ -55,13 +79,67 @@ impl Wake {
     pub(crate) fn ended(&self, id: &Id, end: Option<Arc<End>>) {
         match end {
             Some(end) if end.status.is_final() => self.ends.tell(id, end),
-            Some(_) => {}
-            None => self.ends.doubt(id),
+            Some(_) => return,
+            None => self.ends.doubt(id.digest()),
+        }
+        if self.wanted.take(id.digest(), Instant::now()) {
+            self.tell_others(Word::Ended(id.digest()));
         }
     }
 
     /// Be told when a workflow ends here, for as long as the place is held.
     pub(crate) fn enlist(&self, id: &Id) -> Arc<Place> {
         self.ends.enlist(id)
+    }
+
+    /// Tell other processes. It is sent in a moment, with what else there is to tell.
+    pub(crate) fn tell_others(&self, word: Word) {
+        if let Some(outbox) = &self.outbox {
+            outbox.put(word);
+        }
+    }
+
+    /// What is to be told to other processes, if they are told anything.
+    pub(crate) fn outbox(&self) -> Option<&Outbox> {
+        self.outbox.as_ref()
+    }
+
+    /// A word of another process; `queue` is this one's.
+    pub(crate) fn heard(&self, word: &Word, queue: &str) {
+        match word {
+            Word::Due(of) if of == queue => self.now(),
+            Word::Soon(of) if of == queue => self.soon(),
+            Word::Due(_) | Word::Soon(_) => {}
+            Word::Wanted(hash) => self.wanted.add(*hash, Instant::now()),
+            Word::Ended(hash) => self.ends.doubt(*hash),
+            Word::Stopping(owner) => {
+                if *self.owner.lock().unwrap_or_else(PoisonError::into_inner) == Some(OwnerId(*owner)) {
+                    self.stopping.notify_one();
+                }
+            }
+            Word::Message(hash) => {
+                let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+                if messages.len() < MESSAGES_MAX {
+                    messages.insert(*hash);
+                    self.messages_came.notify_one();
+                }
+            }
+        }
+    }
+
+    /// The worker goes on under this owner id.
+    pub(crate) fn owned_by(&self, owner: OwnerId) {
+        *self.owner.lock().unwrap_or_else(PoisonError::into_inner) = Some(owner);
+    }
+
+    /// Wait until another process has cancelled what runs here, or may have.
+    pub(crate) async fn stopping(&self) {
+        self.stopping.notified().await;
+    }
+
+    /// Wait until messages have come for workflows that may run here: the hashes of their ids.
+    pub(crate) async fn messages(&self) -> HashSet<u64> {
+        self.messages_came.notified().await;
+        std::mem::take(&mut *self.messages.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -203,7 +203,8 @@ impl Keeper {
         let within = every.max(Duration::from_millis(500));
         let (mut pause, mut failing) = (every, false);
         loop {
-            tokio::time::sleep(pause).await;
+            // A heartbeat brings word of what was cancelled, so one is sent at once when there may be any.
+            drop(tokio::time::timeout(pause, self.plan.wake.stopping()).await);
             let asked_at = Instant::now();
             let beat = tokio::time::timeout(within, self.beat()).await;
             let problem = match beat {

@@ -139,6 +139,11 @@ impl Local {
         None
     }
 
+    /// How many have a place here.
+    pub(super) fn count(&self) -> usize {
+        self.inner().held.len()
+    }
+
     pub(super) fn all(&self) -> Vec<Arc<Attempt>> {
         let inner = self.inner();
         let running = inner.held.values().filter_map(|held| match held {

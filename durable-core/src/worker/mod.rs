@@ -22,6 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use crate::clock::DatabaseClock;
 use crate::decide::Stop;
 use crate::error::Error;
+use crate::hints::Hints;
 use crate::history::Record;
 use crate::id::{Id, OwnerId};
 use crate::options::Settings;
@@ -31,7 +32,7 @@ use crate::store::claim::Claimed;
 use crate::store::link::{Backoff, Commits, Links, call, server};
 use crate::store::sql::Sql;
 use crate::store::{lease as lease_store, step};
-use crate::wake::Wake;
+use crate::wake::{Wake, Word};
 use crate::workflow::Registry;
 use committer::Committer;
 use lease::{Heart, Lease};
@@ -52,6 +53,7 @@ pub(crate) struct Plan {
     pub(crate) registry: Registry,
     pub(crate) states: Arc<States>,
     pub(crate) wake: Arc<Wake>,
+    pub(crate) hints: Arc<Hints>,
     /// One per workflow in memory.
     pub(crate) slots: Arc<Semaphore>,
 }
@@ -82,6 +84,7 @@ impl Engine {
         let owner = OwnerId::generate();
         let (lease, heart) = Lease::take(plan, links(Commits::Asynchronous, 1), owner).await?;
         tracing::info!(%owner, queue = plan.settings.queue, "worker has its lease");
+        plan.wake.owned_by(owner);
         let committer_links = Arc::new(links(Commits::Flushed, committer::LINKS));
         // The first claim or start tells the time before anything needs it.
         let clock = Arc::new(DatabaseClock::new(chrono::DateTime::UNIX_EPOCH));
@@ -135,10 +138,30 @@ impl Engine {
         self.holds_lease() && self.local.running(id).is_some()
     }
 
-    /// A workflow of this process was sent a message: look at once, without waiting for a poll.
-    pub(crate) fn poke(&self, id: &Id) {
-        if let Some(attempt) = self.local.running(id) {
-            attempt.poke();
+    /// Whether this worker would claim what is due in a queue now, with this body if it is known.
+    pub(crate) fn takes(&self, queue: &str, body: Option<(&str, i32)>) -> bool {
+        queue == self.plan.settings.queue
+            && body.is_none_or(|(name, version)| self.plan.registry.knows(name, version))
+            // Not by the free slots: the claiming loop holds them all while it asks.
+            && self.local.count() < self.plan.settings.concurrency
+            && self.holds_lease()
+    }
+
+    /// A workflow was sent a message: if it runs here, it looks at once, without waiting for a poll. Whether it does.
+    pub(crate) fn poke(&self, id: &Id) -> bool {
+        let running = self.local.running(id);
+        running.as_ref().inspect(|attempt| attempt.poke()).is_some()
+    }
+
+    /// Other processes have sent messages: those who wait for one here look at once, for ever.
+    async fn pass_messages_on(&self) {
+        loop {
+            let came = self.plan.wake.messages().await;
+            for attempt in self.local.all() {
+                if came.contains(&attempt.id.digest()) {
+                    attempt.poke();
+                }
+            }
         }
     }
 
@@ -254,6 +277,7 @@ async fn supervise(
     mut stopping: watch::Receiver<Option<Duration>>,
     done: watch::Sender<bool>,
 ) {
+    let _attention = plan.hints.attend();
     let set = |engine: Option<Arc<Engine>>| *current.lock().unwrap_or_else(PoisonError::into_inner) = engine;
     loop {
         let patience = tokio::select! {
@@ -261,6 +285,7 @@ async fn supervise(
             () = poll::poll(&engine) => None,
             () = poll::reap(&engine) => None,
             () = poll::stop_cancelled(&engine) => None,
+            () = engine.pass_messages_on() => None,
             () = engine.lease.lost() => None,
         };
         if let Some(patience) = patience {
@@ -341,7 +366,12 @@ impl Engine {
             }
         });
         match handed_back.await {
-            Ok(Ok(count)) => tracing::info!(owner = %self.owner, count, in_time, "worker handed its work back"),
+            Ok(Ok(count)) => {
+                tracing::info!(owner = %self.owner, count, in_time, "worker handed its work back");
+                if count > 0 {
+                    self.plan.hints.tell_now(&Word::Due(self.plan.settings.queue.clone())).await;
+                }
+            }
             Ok(Err(error)) => tracing::warn!(%error, "worker could not hand its work back; its lease will end"),
             Err(_) => tracing::warn!("worker could not hand its work back in time; its lease will end"),
         }

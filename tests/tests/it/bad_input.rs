@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use durable::{Ctx, Durable, Error, ErrorKind, Status, Topic, workflow};
 use durable_tests::db::Db;
+use durable_tests::soon::Soon;
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
@@ -67,7 +68,7 @@ async fn bad_names_are_refused_at_every_door() -> Result<()> {
         is_usage(&client.send("known", WORD, "x".into()).key(&bad).await.unwrap_err(), part);
         is_usage(&client.cancel(&bad).await.unwrap_err(), part);
         is_usage(&client.resume(&bad).await.unwrap_err(), part);
-        is_usage(&client.workflow::<String>(&bad).result().await.unwrap_err(), part);
+        is_usage(&client.workflow::<String>(&bad).soon().await.unwrap_err(), part);
         is_usage(&db.builder().queue(&bad).client().await.unwrap_err(), part);
     }
     for topic in [Topic::new(""), Topic::new("a\0b")] {
@@ -87,7 +88,7 @@ async fn bad_names_are_refused_at_every_door() -> Result<()> {
 async fn a_receive_of_a_topic_that_cannot_be_fails() -> Result<()> {
     let db = Db::new().await;
     let durable = db.builder().register(empty_topic).start().await?;
-    let error = durable.start(empty_topic()).await?.result().await.unwrap_err();
+    let error = durable.start(empty_topic()).await?.soon().await.unwrap_err();
     assert!(error.failure().context("a failure")?.message().contains("topic is empty"), "{error}");
     Ok(())
 }
@@ -116,8 +117,8 @@ async fn two_versions_of_a_workflow_run_side_by_side() -> Result<()> {
     let db = Db::new().await;
     let durable = db.builder().register(greets).register(namesake::newer).start().await?;
     let (one, two) = (durable.start(greets("A".into())).id("1"), durable.start(namesake::newer("B".into())).id("2"));
-    assert_eq!(one.await?.result().await?, "1: hello A");
-    assert_eq!(two.await?.result().await?, "2: good day B");
+    assert_eq!(one.await?.soon().await?, "1: hello A");
+    assert_eq!(two.await?.soon().await?, "2: good day B");
     assert!(durable.start(namesake::newer("A".into())).id("1").await.unwrap_err().is_conflict());
     Ok(())
 }
@@ -128,12 +129,12 @@ async fn an_unregistered_workflow_waits_for_a_worker_that_has_it() -> Result<()>
     let db = Db::new().await;
     let old = db.builder().register(greets).start().await?;
     let handle = old.start(namesake::newer("B".into())).id("new").await?;
-    old.start(greets("A".into())).in_tx(&mut *db.pool.acquire().await?).await?.result().await?;
+    old.start(greets("A".into())).in_tx(&mut *db.pool.acquire().await?).await?.soon().await?;
     assert_eq!(handle.status().await?, Status::Queued);
     assert_eq!(handle.info().await?.claims, 0);
 
     let _new = db.builder().register(namesake::newer).start().await?;
-    assert_eq!(handle.result().await?, "new: good day B");
+    assert_eq!(handle.soon().await?, "new: good day B");
     Ok(())
 }
 
@@ -216,7 +217,7 @@ async fn another_schema_works_end_to_end() -> Result<()> {
     durable.send("w", GO, ()).key("k").await?;
     kit.gate.reached().await;
     kit.gate.open();
-    assert_eq!(handle.result().await?, "after w");
+    assert_eq!(handle.soon().await?, "after w");
     assert_eq!(handle.steps().await?.len(), 3);
     durable.start(waits_then_works()).id("x").await?;
     durable.cancel("x").await?;

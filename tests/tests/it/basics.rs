@@ -3,6 +3,7 @@
 use anyhow::Result;
 use durable::{Ctx, PgConnection, StepCtx, step, workflow};
 use durable_tests::db::Db;
+use durable_tests::soon::Soon;
 
 #[step]
 async fn double(n: i64) -> Result<i64> {
@@ -33,7 +34,7 @@ async fn a_workflow_runs_its_steps_and_gives_its_output() -> Result<()> {
 
     let handle = durable.start(arithmetic(20)).id("a").await?;
 
-    assert_eq!(handle.result().await?, 82);
+    assert_eq!(handle.soon().await?, 82);
     assert!(!handle.existed());
     let steps: Vec<_> = handle.steps().await?.into_iter().map(|s| (s.seq, s.kind, s.name, s.output)).collect();
     let expected = [(0, "step", "double", "40"), (1, "transaction", "store", "41"), (2, "step", "double", "82")];

@@ -8,6 +8,7 @@ use anyhow::Result;
 use durable::{Builder, Ctx, Durable, Handle, PgConnection, StepCtx, Topic, hours, step, workflow};
 use durable_tests::db::{Db, PATIENCE};
 use durable_tests::gate::Gate;
+use durable_tests::soon::Soon;
 use durable_tests::wire::{Flight, Prepares, Wire};
 
 use super::plans::statements;
@@ -96,10 +97,11 @@ impl Lab {
         Self { db, wire, names }
     }
 
-    /// A worker that looks for work only when told, so that what is counted is what the workflow costs.
+    /// A worker that looks for work only when told, so that what is counted is what the workflow costs. What it says
+    /// to other processes is counted in `hints`.
     fn builder(&self) -> Builder {
         let quiet = Duration::from_secs(60);
-        Durable::builder(self.wire.pool()).migrate(false).lease(quiet).poll_every(quiet)
+        Durable::builder(self.wire.pool()).migrate(false).lease(quiet).poll_every(quiet).hints(false)
     }
 
     /// Start a worker, and let it look for work once, as it does when it begins.
@@ -185,21 +187,21 @@ async fn the_result_of_what_ends_in_this_process_asks_the_database_nothing() -> 
     let (long, memory) = (Duration::from_millis(1_500), Duration::from_secs(60));
     let worker = lab.builder().short_wait(memory).register(ten_steps).register(nap_for).register(fails);
     let durable = lab.worker(worker).await?;
-    durable.start(ten_steps()).id("warm-up").await?.result().await?;
+    durable.start(ten_steps()).id("warm-up").await?.soon().await?;
 
     lab.wire.forget();
     let counted = durable.start(ten_steps()).id("counted").await?;
-    assert_eq!(counted.result().await?, 10);
-    assert_eq!(counted.clone().result().await?, 10, "the answer is the same however often it is asked");
+    assert_eq!(counted.soon().await?, 10);
+    assert_eq!(counted.clone().soon().await?, 10, "the answer is the same however often it is asked");
     let late = durable.start(ten_steps()).id("late").await?;
     lab.db.until_status("late", "completed").await;
-    assert_eq!(late.result().await?, 10);
-    let failed = durable.start(fails()).id("failed").await?.result().await.unwrap_err();
+    assert_eq!(late.soon().await?, 10);
+    let failed = durable.start(fails()).id("failed").await?.soon().await.unwrap_err();
     assert!(failed.to_string().contains("out of stock"), "{failed}");
-    durable.start(nap_for(long)).id("long").await?.result().await?;
+    durable.start(nap_for(long)).id("long").await?.soon().await?;
     let crowd = (0..200).map(|n| (format!("crowd-{n}"), ten_steps()));
     for handle in durable.start_many(crowd).await? {
-        assert_eq!(handle.result().await?, 10);
+        assert_eq!(handle.soon().await?, 10);
     }
 
     let spent = lab.spent();

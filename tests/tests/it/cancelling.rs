@@ -4,6 +4,7 @@ use anyhow::Result;
 use durable::{Ctx, Durable, ErrorKind, PgConnection, Status, StepCtx, hours, step, workflow};
 use durable_tests::db::Db;
 use durable_tests::kit::{Kit, gated, work};
+use durable_tests::soon::Soon;
 
 use super::waiting_states::{GO, waits_then_works};
 
@@ -48,7 +49,7 @@ async fn worker(db: &Db, kit: &Kit) -> Result<Durable> {
 }
 
 async fn run_probe(worker: &Durable) -> Result<()> {
-    Ok(worker.start(probe()).await?.result().await?)
+    Ok(worker.start(probe()).await?.soon().await?)
 }
 
 /// P13: what nobody has begun never begins.
@@ -63,7 +64,7 @@ async fn a_queued_workflow_that_was_cancelled_never_runs() -> Result<()> {
     let durable = worker(&db, &kit).await?;
     run_probe(&durable).await?;
 
-    assert_eq!(handle.result().await.unwrap_err().kind(), ErrorKind::Cancelled);
+    assert_eq!(handle.soon().await.unwrap_err().kind(), ErrorKind::Cancelled);
     assert_eq!(kit.log.entries(), ["probe"]);
     assert_eq!(db.count("select claims::bigint from durable.workflow where id = 'q'").await, 0);
     Ok(())
@@ -240,7 +241,7 @@ async fn a_cancelled_workflow_stays_cancelled() -> Result<()> {
     let again = durable.start(waits_then_works()).id("w").await?;
     assert!(again.existed());
     for handle in [handle, again] {
-        let error = handle.result().await.unwrap_err();
+        let error = handle.soon().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Cancelled);
         assert!(error.to_string().contains("w was cancelled"), "{error}");
     }
@@ -255,7 +256,7 @@ async fn what_has_completed_cannot_be_cancelled_or_changed() -> Result<()> {
     let db = Db::new().await;
     let durable = worker(&db, &Kit::default()).await?;
     let handle = durable.start(probe()).id("p").await?;
-    handle.result().await?;
+    handle.soon().await?;
     let ended = "select (status, finished_at, output::text, wakes)::text from durable.workflow where id = 'p'";
     let before = db.text(ended).await;
 
@@ -265,7 +266,7 @@ async fn what_has_completed_cannot_be_cancelled_or_changed() -> Result<()> {
     assert!(durable.resume("p").await.unwrap_err().is_conflict());
     assert_eq!(durable.send("p", GO, ()).await.unwrap_err().kind(), ErrorKind::Finished);
     assert!(durable.start(probe()).id("p").await?.existed());
-    handle.result().await?;
+    handle.soon().await?;
     assert_eq!(db.text(ended).await, before);
     Ok(())
 }
@@ -277,7 +278,7 @@ async fn cancelling_nobody_is_a_clear_error() -> Result<()> {
     let error = client.cancel("nobody").await.unwrap_err();
     assert!(error.is_not_found() && error.to_string().contains("no such workflow"), "{error}");
     assert!(client.resume("nobody").await.unwrap_err().is_not_found());
-    assert!(client.workflow::<()>("nobody").result().await.unwrap_err().is_not_found());
+    assert!(client.workflow::<()>("nobody").soon().await.unwrap_err().is_not_found());
     Ok(())
 }
 
@@ -319,7 +320,7 @@ async fn a_cancellation_and_an_end_that_race_have_one_winner() -> Result<()> {
     for n in 0..20 {
         let id = format!("race{n}");
         let handle = durable.start(probe()).id(&id).await?;
-        let (cancelled, result) = tokio::join!(durable.cancel(&id), handle.result());
+        let (cancelled, result) = tokio::join!(durable.cancel(&id), handle.soon());
         match (cancelled, result) {
             (Ok(()), Err(error)) => assert_eq!(error.kind(), ErrorKind::Cancelled),
             (Err(error), Ok(())) => assert_eq!(error.kind(), ErrorKind::Finished),

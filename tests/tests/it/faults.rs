@@ -13,6 +13,7 @@ use durable_tests::db::{APPLICATION_TABLES, Db, PATIENCE};
 use durable_tests::effects;
 use durable_tests::gate::Gate;
 use durable_tests::journey::{self, Arrival, JOURNEY_OUTPUT, WORD, WORDS};
+use durable_tests::soon::Soon;
 use durable_tests::victim::{Orders, Victim};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, PgPool};
@@ -68,7 +69,7 @@ async fn clean_journey() -> Result<Seen> {
     let db = Db::new().await;
     let durable = journey::register(db.builder(), db.pool.clone()).start().await?;
     depart(&durable, "clean").await?;
-    durable.workflow::<Arrival>("clean").result().await?;
+    durable.workflow::<Arrival>("clean").soon().await?;
     let seen = Seen::look(&db.pool, "clean").await?;
     assert_eq!(seen.output.as_deref(), Some(JOURNEY_OUTPUT));
     Ok(seen)
@@ -99,7 +100,7 @@ async fn all_arrive(durable: &Durable, pool: &PgPool, ids: &[String], clean: &Se
     for id in ids {
         let arrival = async {
             loop {
-                match durable.workflow::<Arrival>(id).result().await {
+                match durable.workflow::<Arrival>(id).soon().await {
                     Err(error) if error.is_transient() => {}
                     answer => break answer,
                 }
@@ -314,7 +315,7 @@ async fn a_transaction_that_was_cut_before_its_commit_happens_once() -> Result<(
     gate.reached().await;
     gate.open();
 
-    assert_eq!(handle.result().await?, 1);
+    assert_eq!(handle.soon().await?, 1);
     assert_eq!(db.count("select count(*) from effect").await, 1);
     assert_eq!(db.count(TOLD).await, 0);
     Ok(())
@@ -364,7 +365,7 @@ async fn a_claim_that_the_server_lost_does_not_run_twice_in_one_worker() -> Resu
     for _ in 0..4 {
         gate.open();
     }
-    tokio::time::timeout(PATIENCE, handle.result()).await??;
+    handle.soon().await?;
     durable.shutdown(PATIENCE).await;
 
     let between = sqlx::query_scalar::<_, i64>("select count(*) from effect where step = 'between'");

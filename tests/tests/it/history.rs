@@ -6,6 +6,7 @@ use anyhow::Result;
 use durable::{Builder, Ctx, Failure, FailureKind, Handle, Status, Topic, WorkflowInfo, hours, workflow};
 use durable_tests::db::Db;
 use durable_tests::kit::{Kit, gated, work};
+use durable_tests::soon::Soon;
 
 const GO: Topic<()> = Topic::new("go");
 
@@ -127,7 +128,7 @@ async fn is_blocked_and_goes_on(second: impl FnOnce(Builder) -> Builder, says: &
     db.until_status("other", "suspended").await;
     assert_eq!(handle.status().await?, Status::Blocked);
     third.resume("o").await?;
-    assert_eq!(handle.result().await?, "beforeafter");
+    assert_eq!(handle.soon().await?, "beforeafter");
     assert!(handle.info().await?.failure.is_none());
     Ok(())
 }
@@ -188,7 +189,7 @@ async fn a_step_that_became_transactional_keeps_its_outcome() -> Result<()> {
     wait_at_the_receive(&db, &kit).await?;
     let second = db.builder().register(changed::became_transactional).start().await?;
     second.send("o", GO, ()).await?;
-    assert_eq!(second.workflow::<String>("o").result().await?, "before");
+    assert_eq!(second.workflow::<String>("o").soon().await?, "before");
     assert_eq!(db.count("select count(*) from application_row").await, 0);
     Ok(())
 }
@@ -220,6 +221,6 @@ async fn a_message_to_a_blocked_workflow_waits_for_it() -> Result<()> {
 
     let right = db.builder().register(original).state(kit.clone()).start().await?;
     right.resume("o").await?;
-    assert_eq!(right.workflow::<String>("o").result().await?, "beforeafter");
+    assert_eq!(right.workflow::<String>("o").soon().await?, "beforeafter");
     Ok(())
 }

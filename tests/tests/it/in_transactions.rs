@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use durable::{Ctx, ErrorKind, Topic, workflow};
 use durable_tests::db::{Db, PATIENCE};
+use durable_tests::soon::Soon;
 
 const WORD: Topic<String> = Topic::new("word");
 
@@ -31,7 +32,7 @@ async fn a_rollback_leaves_nothing() -> Result<()> {
     sqlx::query("insert into application_row (name) values ('x')").execute(&mut *tx).await?;
     tx.rollback().await?;
 
-    assert!(handle.result().await.unwrap_err().is_not_found());
+    assert!(handle.soon().await.unwrap_err().is_not_found());
     let left = "select (select count(*) from durable.workflow) + (select count(*) from durable.message)
                      + (select count(*) from application_row)";
     assert_eq!(db.count(left).await, 0);
@@ -54,9 +55,9 @@ async fn a_commit_makes_all_of_it_happen() -> Result<()> {
     assert!(a.status().await.unwrap_err().is_not_found(), "not before the commit");
     sqlx::query("commit").execute(&mut *connection).await?;
 
-    assert_eq!(a.result().await?, "a x");
-    assert_eq!(many[0].result().await?, "sent");
-    assert_eq!(many[1].result().await.unwrap_err().kind(), ErrorKind::Cancelled);
+    assert_eq!(a.soon().await?, "a x");
+    assert_eq!(many[0].soon().await?, "sent");
+    assert_eq!(many[1].soon().await.unwrap_err().kind(), ErrorKind::Cancelled);
     Ok(())
 }
 
@@ -72,14 +73,14 @@ async fn what_a_transaction_started_is_picked_up_without_waiting_for_a_poll() ->
             let mut tx = db.pool.begin().await?;
             let handle = durable.start(answers("x".into())).id(format!("a{n}")).in_tx(&mut tx).await?;
             tx.commit().await?;
-            assert_eq!(handle.result().await?, format!("a{n} x"));
+            assert_eq!(handle.soon().await?, format!("a{n} x"));
         }
         let handle = durable.start(listens()).id("l").await?;
         db.until_status("l", "suspended").await;
         let mut tx = db.pool.begin().await?;
         durable.send("l", WORD, "sent".into()).in_tx(&mut tx).await?;
         tx.commit().await?;
-        assert_eq!(handle.result().await?, "sent");
+        assert_eq!(handle.soon().await?, "sent");
         anyhow::Ok(())
     })
     .await?
@@ -110,7 +111,7 @@ async fn a_start_waits_for_another_transactions_decision() -> Result<()> {
         let second = tokio::time::timeout(PATIENCE, second).await???;
         assert_eq!((second.existed(), second.input_differs()), (commits, commits));
         let word = if commits { "first" } else { "second" };
-        assert_eq!(second.result().await?, format!("{id} {word}"));
+        assert_eq!(second.soon().await?, format!("{id} {word}"));
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use durable::{Ctx, FailureKind, StepCtx, Topic, hours, minutes, step, workflow};
 use durable_tests::db::Db;
 use durable_tests::island::Island;
 use durable_tests::kit::{Kit, gated, work};
+use durable_tests::soon::Soon;
 use futures::future::join_all;
 use uuid::Uuid;
 
@@ -30,7 +31,7 @@ async fn steps_that_are_begun_together_keep_their_positions() -> Result<()> {
     let db = Db::new().await;
     let durable = db.builder().register(joins).state(Kit::default()).start().await?;
     let handle = durable.start(joins()).id("j").await?;
-    assert_eq!(handle.result().await?, ["a", "b", "c", "d", "e0", "e1", "e2", "e3", "e4"]);
+    assert_eq!(handle.soon().await?, ["a", "b", "c", "d", "e0", "e1", "e2", "e3", "e4"]);
     let recorded = db
         .text("select string_agg(seq || '=' || (output #>> '{}'), ' ' order by seq) from durable.step where lane = ''");
     assert_eq!(recorded.await, "0=a 1=b 2=c 3=d 4=e0 5=e1 6=e2 7=e3 8=e4");
@@ -107,7 +108,7 @@ async fn branches_find_their_records_after_the_worker_was_lost() -> Result<()> {
     let second = builder().start().await?;
     kit.gate.reached().await;
     kit.gate.open();
-    let output = second.workflow::<Vec<String>>("t").result().await?;
+    let output = second.workflow::<Vec<String>>("t").soon().await?;
     assert_eq!(output, ["left 1", "inner 2", "beside", "right 1", "right 2", "end"]);
 
     let recorded = db.text(
@@ -159,7 +160,7 @@ async fn a_fan_out_keeps_its_bound_and_the_order_of_its_items() -> Result<()> {
         let crowd = Crowd::default();
         let queue = format!("q{at_once}");
         let durable = db.builder().queue(queue).register(fans_out).state(crowd.clone()).start().await?;
-        let output = durable.start(fans_out(at_once)).await?.result().await?;
+        let output = durable.start(fans_out(at_once)).await?.soon().await?;
         assert_eq!(output, (0..30).map(|n| n * 100).collect::<Vec<_>>());
         let most = crowd.0.1.load(Ordering::SeqCst);
         assert!(most <= at_once, "{most} at once, {at_once} were allowed");
@@ -178,8 +179,8 @@ async fn fans_out_over_nothing(ctx: &Ctx, at_once: usize) -> Result<usize> {
 async fn a_fan_out_of_nothing_is_empty_and_a_bound_of_zero_fails() -> Result<()> {
     let db = Db::new().await;
     let durable = db.builder().register(fans_out_over_nothing).start().await?;
-    assert_eq!(durable.start(fans_out_over_nothing(3)).await?.result().await?, 0);
-    let error = durable.start(fans_out_over_nothing(0)).await?.result().await.unwrap_err();
+    assert_eq!(durable.start(fans_out_over_nothing(3)).await?.soon().await?, 0);
+    let error = durable.start(fans_out_over_nothing(0)).await?.soon().await.unwrap_err();
     let failure = error.failure().context("a failure")?;
     assert_eq!(failure.kind(), FailureKind::Panic);
     assert!(failure.message().contains("at_once = 0"), "{failure}");
@@ -235,7 +236,7 @@ async fn time_and_dice_are_the_same_on_replay_and_differ_from_each_other() -> Re
     clock.advance(hours(2)).await?;
     db.until("select status = 'suspended' and due_at is null from durable.workflow").await;
     durable.send("d", GO, ()).await?;
-    let (recorded, replayed) = handle.result().await?;
+    let (recorded, replayed) = handle.soon().await?;
     assert_eq!(recorded, replayed);
 
     let mut uuids: Vec<_> = recorded.iter().map(|(_, _, uuid)| *uuid).collect();

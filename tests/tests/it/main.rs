@@ -7,6 +7,7 @@ mod cancelling;
 mod crash;
 mod faults;
 mod giving_up;
+mod hints;
 mod history;
 mod in_transactions;
 mod lanes;

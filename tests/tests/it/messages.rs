@@ -7,6 +7,7 @@ use durable::{Ctx, Durable, ErrorKind, FailureKind, Status, Topic, hours, minute
 use durable_tests::db::Db;
 use durable_tests::island::Island;
 use durable_tests::kit::{Kit, gated, work};
+use durable_tests::soon::Soon;
 
 const WORD: Topic<String> = Topic::new("word");
 const NUMBER: Topic<i64> = Topic::new("number");
@@ -48,7 +49,7 @@ async fn a_message_is_received_whenever_it_was_sent() -> Result<()> {
     db.until("select status = 'suspended' and wakes = 2 from durable.workflow").await;
     durable.send("c", WORD, "suspended, from here".into()).await?;
 
-    let words = durable.workflow::<Vec<String>>("c").result().await?;
+    let words = durable.workflow::<Vec<String>>("c").soon().await?;
     assert_eq!(words, ["queued", "suspended, from outside", "suspended, from here"]);
     assert_eq!(db.count("select count(*) from durable.message where received_at is null").await, 0);
     assert_eq!(db.count("select count(*) from durable.message where value is not null").await, 0);
@@ -66,7 +67,7 @@ async fn a_message_sent_while_a_step_runs_is_received_after_it() -> Result<()> {
     durable.send("c", WORD, "a".into()).await?;
     db.client().await.send("c", WORD, "b".into()).await?;
     kit.gate.open();
-    assert_eq!(handle.result().await?, ["a", "b"]);
+    assert_eq!(handle.soon().await?, ["a", "b"]);
     Ok(())
 }
 
@@ -88,7 +89,7 @@ async fn messages_of_a_topic_are_received_in_the_order_sent() -> Result<()> {
     for sender in futures::future::join_all(senders).await {
         sender??;
     }
-    let words = handle.result().await?;
+    let words = handle.soon().await?;
     for sender in ["0", "1", "2"] {
         let of_one: Vec<_> = words.iter().filter(|w| w.starts_with(sender)).collect();
         assert_eq!(of_one.len(), 20);
@@ -111,7 +112,7 @@ async fn topics_do_not_stand_in_each_others_way() -> Result<()> {
     durable.send("t", WORD, "first sent".into()).await?;
     db.until("select status = 'suspended' and wakes = 1 from durable.workflow").await;
     durable.send("t", NUMBER, 2).await?;
-    assert_eq!(handle.result().await?, (2, "first sent".to_owned()));
+    assert_eq!(handle.soon().await?, (2, "first sent".to_owned()));
     Ok(())
 }
 
@@ -162,7 +163,7 @@ async fn two_receivers_in_branches_lose_no_message() -> Result<()> {
     };
     tokio::try_join!(numbers, words)?;
     for handle in handles {
-        let got = tokio::time::timeout(durable_tests::db::PATIENCE, handle.result()).await??;
+        let got = handle.soon().await?;
         assert_eq!(got, (45, "abcdefghij".to_owned()));
     }
     Ok(())
@@ -187,7 +188,7 @@ async fn a_message_is_received_once_across_the_loss_of_a_worker() -> Result<()> 
     let second = builder().start().await?;
     kit.gate.reached().await;
     kit.gate.open();
-    let words = second.workflow::<Vec<String>>("c").result().await?;
+    let words = second.workflow::<Vec<String>>("c").soon().await?;
     assert_eq!(words, ["a", "b"]);
     assert_eq!(db.count("select count(*) from durable.step where kind = 'receive'").await, 2);
     Ok(())
@@ -211,13 +212,13 @@ async fn a_key_refuses_a_repeat_also_after_the_message_was_received() -> Result<
     db.until("select count(*) = 1 from durable.message where received_at is not null").await;
     durable.send("c", WORD, "late repeat".into()).key("click").await?;
     durable.send("c", WORD, "two".into()).key("other click").await?;
-    assert_eq!(handle.result().await?, ["one", "two"]);
+    assert_eq!(handle.soon().await?, ["one", "two"]);
     durable.send("c", WORD, "repeat after the end".into()).key("click").await?;
 
     // The key is the receiver's: another workflow has its own.
     durable.start(collects(1)).id("d").await?;
     durable.send("d", WORD, "mine".into()).key("click").await?;
-    assert_eq!(durable.workflow::<Vec<String>>("d").result().await?, ["mine"]);
+    assert_eq!(durable.workflow::<Vec<String>>("d").soon().await?, ["mine"]);
     Ok(())
 }
 
@@ -240,7 +241,7 @@ async fn a_message_to_nobody_is_a_clear_error() -> Result<()> {
     let unknown = durable.send("nobody", WORD, "x".into()).await.unwrap_err();
     assert!(unknown.is_not_found() && unknown.to_string().contains("no such workflow"), "{unknown}");
 
-    durable.start(collects(0)).id("done").await?.result().await?;
+    durable.start(collects(0)).id("done").await?.soon().await?;
     let finished = durable.send("done", WORD, "x".into()).await.unwrap_err();
     assert_eq!(finished.kind(), ErrorKind::Finished);
     assert!(finished.to_string().contains("completed"), "{finished}");
@@ -276,7 +277,7 @@ async fn a_time_out_gives_none_and_stays_so_after_a_recovery() -> Result<()> {
     client.send("i", WORD, "late".into()).await?;
     clock.advance(minutes(1)).await?;
     let second = builder().start().await?;
-    let got = second.workflow::<Vec<Option<String>>>("i").result().await?;
+    let got = second.workflow::<Vec<Option<String>>>("i").soon().await?;
     assert_eq!(got, [None, Some("late".to_owned())]);
     assert_eq!(kit.log.entries(), ["between"]);
     Ok(())
@@ -289,7 +290,7 @@ async fn a_short_time_out_stays_in_memory_and_gives_none() -> Result<()> {
     let handle = durable.start(impatient(Duration::from_millis(5))).id("i").await?;
     db.until("select exists (select from durable.step where seq = 1)").await;
     durable.send("i", WORD, "in time".into()).await?;
-    assert_eq!(handle.result().await?, [None, Some("in time".to_owned())]);
+    assert_eq!(handle.soon().await?, [None, Some("in time".to_owned())]);
     Ok(())
 }
 
@@ -309,7 +310,7 @@ async fn a_message_of_the_wrong_type_fails_its_receive_and_counts_as_received() 
     let handle = durable.start(wants_a_number_gets_a_word()).id("w").await?;
     durable.send("w", WORD, "secret".into()).await?;
     durable.send("w", WORD, "next".into()).await?;
-    let (message, next) = handle.result().await?;
+    let (message, next) = handle.soon().await?;
     assert_eq!(next, "next");
     assert!(message.contains("topic \"word\"") && message.contains("does not decode as i64"), "{message}");
     assert!(!message.contains("secret"), "{message}");
@@ -333,6 +334,6 @@ async fn a_message_in_a_transaction_is_sent_when_it_commits() -> Result<()> {
     let mut tx = db.pool.begin().await?;
     durable.send("c", WORD, "sent".into()).in_tx(&mut tx).await?;
     tx.commit().await?;
-    assert_eq!(handle.result().await?, ["sent"]);
+    assert_eq!(handle.soon().await?, ["sent"]);
     Ok(())
 }

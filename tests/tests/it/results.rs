@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 use durable::{Builder, Ctx, ErrorKind, StepCtx, step, workflow};
-use durable_tests::db::{Db, PATIENCE};
+use durable_tests::db::Db;
 use durable_tests::gate::Gate;
+use durable_tests::soon::Soon;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -44,7 +45,7 @@ async fn a_result_is_found_after_another_process_took_the_workflow_over() -> Res
     let [one, two] = sides();
     let first = worker(&db, &one).lease(HOUR).start().await?;
     let handle = first.start(which_side()).id("w").await?;
-    let waiting = tokio::spawn(async move { handle.result().await });
+    let waiting = tokio::spawn(async move { handle.soon().await });
     one.gate.reached().await;
 
     first.shutdown(Duration::ZERO).await;
@@ -52,7 +53,7 @@ async fn a_result_is_found_after_another_process_took_the_workflow_over() -> Res
     two.gate.reached().await;
     two.gate.open();
 
-    assert_eq!(tokio::time::timeout(PATIENCE, waiting).await???, "second");
+    assert_eq!(waiting.await??, "second");
     drop(second);
     Ok(())
 }
@@ -72,7 +73,7 @@ async fn a_result_is_found_while_the_worker_that_lost_the_workflow_does_not_know
     two.gate.reached().await;
     two.gate.open();
 
-    assert_eq!(tokio::time::timeout(PATIENCE, handle.result()).await??, "second");
+    assert_eq!(handle.soon().await?, "second");
     drop(second);
     Ok(())
 }
@@ -84,11 +85,11 @@ async fn a_cancelled_workflow_says_so_to_whoever_waits_where_it_ran() -> Result<
     let durable = worker(&db, &one).start().await?;
     let handle = durable.start(which_side()).id("w").await?;
     one.gate.reached().await;
-    let waiting = tokio::spawn(async move { handle.result().await });
+    let waiting = tokio::spawn(async move { handle.soon().await });
 
     db.client().await.cancel("w").await?;
 
-    let cancelled = tokio::time::timeout(PATIENCE, waiting).await??.unwrap_err();
+    let cancelled = waiting.await?.unwrap_err();
     assert_eq!(cancelled.kind(), ErrorKind::Cancelled);
     Ok(())
 }
@@ -110,7 +111,7 @@ async fn a_blocked_workflow_has_not_ended() -> Result<()> {
     .await?;
     let second = worker(&db, &two).start().await?;
     let handle = second.start(which_side()).id("w").await?;
-    let waiting = tokio::spawn(async move { handle.result().await });
+    let waiting = tokio::spawn(async move { handle.soon().await });
     db.until_status("w", "blocked").await;
 
     sqlx::query("delete from durable.step").execute(&db.pool).await?;
@@ -119,6 +120,6 @@ async fn a_blocked_workflow_has_not_ended() -> Result<()> {
     two.gate.reached().await;
     two.gate.open();
 
-    assert_eq!(tokio::time::timeout(PATIENCE, waiting).await???, "second");
+    assert_eq!(waiting.await??, "second");
     Ok(())
 }

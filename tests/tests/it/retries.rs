@@ -10,6 +10,7 @@ use durable::{
 use durable_tests::db::Db;
 use durable_tests::island::Island;
 use durable_tests::kit::{Kit, Log};
+use durable_tests::soon::Soon;
 use serde::{Deserialize, Serialize};
 
 const QUICK: Retry = Retry { max_attempts: 4, first: Duration::from_millis(1), ..Retry::DEFAULT };
@@ -35,7 +36,7 @@ async fn failed_attempts_are_counted_and_shown_in_the_record() -> Result<()> {
     let log = Log::default();
     let durable = db.builder().register(tries).state(log.clone()).start().await?;
     let handle = durable.start(tries(3)).id("r").await?;
-    assert_eq!(handle.result().await?, "worked at 3");
+    assert_eq!(handle.soon().await?, "worked at 3");
 
     let steps = handle.steps().await?;
     let attempts = &steps[0].failed_attempts;
@@ -54,7 +55,7 @@ async fn a_step_that_has_used_its_attempts_up_fails() -> Result<()> {
     let log = Log::default();
     let durable = db.builder().register(tries).state(log.clone()).start().await?;
     let handle = durable.start(tries(99)).id("r").await?;
-    let error = handle.result().await.unwrap_err();
+    let error = handle.soon().await.unwrap_err();
     let failure = error.failure().context("a failure")?;
     assert_eq!((failure.step(), failure.attempts()), (Some("works_at"), 4));
     assert!(!failure.is_terminal());
@@ -99,7 +100,7 @@ async fn a_terminal_error_stops_the_attempts_and_brings_its_data() -> Result<()>
     let handle = durable.start(charges()).id("c").await?;
     db.until_status("c", "suspended").await;
     clock.advance(hours(2)).await?;
-    let error = handle.result().await.unwrap_err();
+    let error = handle.soon().await.unwrap_err();
     let failure = error.failure().context("a failure")?;
     assert!(failure.is_terminal());
     assert!(failure.message().contains("charging: declined"), "{failure}");
@@ -143,7 +144,7 @@ async fn retry_after_suspends_and_goes_on_with_the_right_attempt() -> Result<()>
     db.until("select status = 'suspended' and due_at > durable.now() from durable.workflow").await;
     clock.advance(minutes(31)).await?;
     let handle = second.workflow::<u32>("w");
-    assert_eq!(handle.result().await?, 3);
+    assert_eq!(handle.soon().await?, 3);
     assert_eq!(log.entries(), ["attempt 1", "attempt 2", "attempt 3"]);
     let attempts = handle.steps().await?[0].failed_attempts.clone();
     assert_eq!(attempts.iter().map(|a| a.attempt).collect::<Vec<_>>(), [1, 2]);
@@ -182,7 +183,7 @@ async fn an_attempt_that_takes_too_long_is_a_failed_attempt() -> Result<()> {
     let log = Log::default();
     let durable = db.builder().register(times_out).state(log.clone()).start().await?;
     let handle = durable.start(times_out()).id("t").await?;
-    for (message, attempts) in tokio::time::timeout(Duration::from_secs(30), handle.result()).await?? {
+    for (message, attempts) in handle.soon().await? {
         assert_eq!((message.as_str(), attempts), ("took longer than 20ms", 2));
     }
     assert_eq!(log.count("hangs"), 2);
@@ -204,7 +205,7 @@ async fn overrides(ctx: &Ctx) -> Result<(u32, u32, FailureKind)> {
 async fn the_call_site_decides_over_the_steps_own_policy() -> Result<()> {
     let db = Db::new().await;
     let durable = db.builder().register(overrides).state(Log::default()).start().await?;
-    assert_eq!(durable.start(overrides()).await?.result().await?, (1, 6, FailureKind::Timeout));
+    assert_eq!(durable.start(overrides()).await?.soon().await?, (1, 6, FailureKind::Timeout));
     Ok(())
 }
 
@@ -231,13 +232,13 @@ async fn a_panic_is_a_failure_and_nothing_worse() -> Result<()> {
     let durable = db.builder().concurrency(1).register(survives_a_panic).register(panics).start().await?;
     for _ in 0..3 {
         let id = format!("p{}", uuid::Uuid::new_v4());
-        let error = durable.start(panics()).id(&id).await?.result().await.unwrap_err();
+        let error = durable.start(panics()).id(&id).await?.soon().await.unwrap_err();
         let failure = error.failure().context("a failure")?;
         assert_eq!(failure.kind(), FailureKind::Panic);
         assert_eq!(failure.message(), format!("panicked: the body of {id} fell over"));
     }
     let handle = durable.start(survives_a_panic()).id("s").await?;
-    assert_eq!(handle.result().await?, 2);
+    assert_eq!(handle.soon().await?, 2);
     let attempts = handle.steps().await?[0].failed_attempts.clone();
     assert_eq!(attempts[0].failure.kind(), FailureKind::Panic);
     assert_eq!(attempts[0].failure.message(), "panicked: boom 1");
@@ -263,7 +264,7 @@ async fn of_many_failed_attempts_the_first_and_the_latest_are_kept() -> Result<(
     let db = Db::new().await;
     let durable = db.builder().register(patient).state(Kit::default()).start().await?;
     let handle = durable.start(patient()).id("p").await?;
-    assert_eq!(handle.result().await?, 30);
+    assert_eq!(handle.soon().await?, 30);
     let attempts: Vec<_> = handle.steps().await?[0].failed_attempts.iter().map(|a| a.attempt).collect();
     assert_eq!(attempts.len(), 20);
     assert_eq!((attempts[0], attempts[19]), (1, 29));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use durable::{Ctx, PgConnection, Topic, step, workflow};
 use durable_tests::db::Db;
+use durable_tests::soon::Soon;
 
 const SECRET: &str = "hush-4111-1111";
 const WORD: Topic<String> = Topic::new("word");
@@ -114,11 +115,11 @@ async fn nothing_that_users_store_is_traced() -> Result<()> {
     durable.start(keeps_a_secret(secret())).id("blocked").await?;
     durable.send("kept", WORD, secret()).await?;
     durable.send("kept", WORD, secret()).await?;
-    assert_eq!(kept.result().await?, SECRET.repeat(2));
+    assert_eq!(kept.soon().await?, SECRET.repeat(2));
     for handle in
         [durable.start(fails_with_a_secret(secret())).await?, durable.start(panics_with_a_secret(secret())).await?]
     {
-        handle.result().await.unwrap_err();
+        handle.soon().await.unwrap_err();
     }
     assert!(durable.start(fails_with_a_secret(secret())).id("kept").await.unwrap_err().is_conflict());
     db.until_status("blocked", "suspended").await;
@@ -127,13 +128,13 @@ async fn nothing_that_users_store_is_traced() -> Result<()> {
     let client = db.client().await;
     client.start(fails_with_a_secret(secret())).id("no number").await?;
     let durable = db.builder().register(changed::wants_numbers).register(changed::takes_a_number).start().await?;
-    let error = durable.workflow::<()>("no number").result().await.unwrap_err();
+    let error = durable.workflow::<()>("no number").soon().await.unwrap_err();
     assert!(!error.to_string().contains(SECRET), "{error}");
     durable.send("blocked", WORD, secret()).await?;
     db.until_status("blocked", "blocked").await;
     let failure = durable.workflow::<()>("blocked").info().await?.failure.expect("a failure").to_string();
     assert!(!failure.contains(SECRET), "{failure}");
-    let error = durable.workflow::<i64>("kept").result().await.unwrap_err();
+    let error = durable.workflow::<i64>("kept").soon().await.unwrap_err();
     assert!(!error.to_string().contains(SECRET), "{error}");
     durable.shutdown(Duration::from_secs(10)).await;
 

@@ -1,11 +1,10 @@
 //! Starting workflows: one per id, in the caller's transaction or not, alone or by the thousand.
 
-use std::time::Duration;
-
 use anyhow::Result;
 use durable::{Ctx, ErrorKind, IfExists, Status, workflow};
 use durable_tests::db::Db;
 use durable_tests::kit::{Kit, work};
+use durable_tests::soon::Soon;
 use futures::future::{join_all, try_join_all};
 
 #[workflow]
@@ -35,7 +34,7 @@ async fn fifty_starts_of_one_id_run_one_body_and_all_get_its_output() -> Result<
 
     assert_eq!(handles.iter().filter(|h| !h.existed()).count(), 1, "one start made it");
     assert!(handles.iter().all(|h| !h.input_differs()));
-    for output in join_all(handles.iter().map(|h| h.result())).await {
+    for output in join_all(handles.iter().map(|h| h.soon())).await {
         assert_eq!(output?, "one one");
     }
     assert_eq!(kit.log.entries(), ["one"]);
@@ -112,12 +111,12 @@ async fn a_start_after_the_end_gives_the_same_output_and_runs_nothing() -> Resul
     let db = Db::new().await;
     let kit = Kit::default();
     let durable = db.builder().register(twice).state(kit.clone()).start().await?;
-    durable.start(twice("a".into())).id("x").await?.result().await?;
+    durable.start(twice("a".into())).id("x").await?.soon().await?;
 
     let again = durable.start(twice("b".into())).id("x").await?;
 
     assert!(again.existed() && again.input_differs());
-    assert_eq!(again.result().await?, "a a");
+    assert_eq!(again.soon().await?, "a a");
     assert_eq!(kit.log.entries(), ["a"]);
     Ok(())
 }
@@ -128,7 +127,7 @@ async fn a_start_without_an_id_gets_one_of_its_own() -> Result<()> {
     let durable = db.builder().register(other).start().await?;
     let (one, two) = (durable.start(other()).await?, durable.start(other()).await?);
     assert_ne!(one.id(), two.id());
-    assert_eq!(one.result().await?, one.id());
+    assert_eq!(one.soon().await?, one.id());
     Ok(())
 }
 
@@ -154,7 +153,7 @@ async fn a_thousand_start_in_one_call_and_existing_ones_are_marked() -> Result<(
     for (n, handle) in more.iter().enumerate() {
         assert_eq!(handle.id(), format!("n{}", n + 500), "handles are in the order of the calls");
     }
-    assert_eq!(more[999].result().await?, "1499 1499");
+    assert_eq!(more[999].soon().await?, "1499 1499");
     db.until("select count(*) = 1500 from durable.workflow where status = 'completed'").await;
     let mut ran = kit.log.entries();
     ran.sort();
@@ -181,7 +180,7 @@ async fn a_conflict_among_many_strands_none_of_them() -> Result<()> {
     let db = Db::new().await;
     let kit = Kit::default();
     let durable = db.builder().register(twice).register(other).state(kit).start().await?;
-    durable.start(other()).id("taken").await?.result().await?;
+    durable.start(other()).id("taken").await?.soon().await?;
 
     let error = durable.start_many([("taken", twice("a".into())), ("free", twice("b".into()))]).await;
     assert_eq!(error.unwrap_err().kind(), ErrorKind::Conflict);
@@ -189,7 +188,7 @@ async fn a_conflict_among_many_strands_none_of_them() -> Result<()> {
     // Either it was not written, as the documentation says, or it runs.
     let free = durable.start(twice("b".into())).id("free").await?;
     assert!(!free.existed(), "nothing is written when a call is refused");
-    assert_eq!(tokio::time::timeout(Duration::from_secs(20), free.result()).await??, "b b");
+    assert_eq!(free.soon().await?, "b b");
     Ok(())
 }
 
@@ -265,7 +264,7 @@ async fn a_repeated_start_beside_a_claim_does_not_run_the_body_twice() -> Result
     // "locked" comes to the gate as well.
     kit.gate.open();
     kit.gate.open();
-    again.result().await?;
+    again.soon().await?;
     assert_eq!(kit.log.count("before w"), 1, "{:?}", kit.log.entries());
     assert_eq!(kit.log.count("after w"), 1, "{:?}", kit.log.entries());
     Ok(())
@@ -280,10 +279,10 @@ async fn a_delayed_start_waits_by_the_databases_clock() -> Result<()> {
 
     clock.advance(durable::minutes(29)).await?;
     // A workflow without a delay shows that the worker has looked at the queue since.
-    durable.start(other()).id("now").in_tx(&mut *db.pool.acquire().await?).await?.result().await?;
+    durable.start(other()).id("now").in_tx(&mut *db.pool.acquire().await?).await?.soon().await?;
     assert_eq!(handle.status().await?, Status::Queued);
 
     clock.advance(durable::minutes(2)).await?;
-    handle.result().await?;
+    handle.soon().await?;
     Ok(())
 }

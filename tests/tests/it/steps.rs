@@ -5,6 +5,7 @@ use durable::{Ctx, FailureKind, PgConnection, StepCtx, step, workflow};
 use durable_tests::db::Db;
 use durable_tests::effects;
 use durable_tests::kit::{Kit, Log};
+use durable_tests::soon::Soon;
 use sqlx::Connection;
 
 #[step]
@@ -32,9 +33,9 @@ async fn keys_of_a_branch(ctx: &Ctx) -> Result<Vec<String>> {
 async fn no_two_steps_have_one_key() -> Result<()> {
     let db = Db::new().await;
     let durable = db.builder().register(keys).register(keys_of_a_branch).start().await?;
-    let mut all = durable.start(keys_of_a_branch()).id("a").await?.result().await?;
+    let mut all = durable.start(keys_of_a_branch()).id("a").await?.soon().await?;
     for id in ["a/0", "a/0/0", "a/1", "0"] {
-        all.extend(durable.start(keys()).id(id).await?.result().await?);
+        all.extend(durable.start(keys()).id(id).await?.soon().await?);
     }
     let count = all.len();
     all.sort();
@@ -70,7 +71,7 @@ async fn an_error_rolls_its_transaction_back() -> Result<()> {
     let db = Db::new().await;
     let log = Log::default();
     let durable = db.builder().register(fails_in_a_transaction).state(log.clone()).start().await?;
-    let got = durable.start(fails_in_a_transaction()).id("t").await?.result().await?;
+    let got = durable.start(fails_in_a_transaction()).id("t").await?.soon().await?;
     assert_eq!(got, ("no luck".to_owned(), 2));
     assert_eq!(log.entries(), ["attempt 1", "attempt 2"]);
     assert_eq!(db.count("select count(*) from effect").await, 0);
@@ -104,7 +105,7 @@ async fn a_commit_or_rollback_of_the_steps_own_is_found_out() -> Result<()> {
         ["commit", "rollback", "commit; begin", "rollback; begin", "commit -- and fail", "rollback -- and fail"];
     for statement in statements {
         let handle = durable.start(smuggler(statement.into())).await?;
-        let failure = handle.result().await.unwrap_err().failure().cloned().context("a failure")?;
+        let failure = handle.soon().await.unwrap_err().failure().cloned().context("a failure")?;
         assert_eq!(failure.kind(), FailureKind::Transaction, "{statement}: {failure}");
         assert!(failure.message().contains("use a savepoint"), "{failure}");
         assert!(failure.is_terminal() && failure.attempts() == 1, "{failure:?}");
@@ -140,7 +141,7 @@ async fn with_savepoints(ctx: &Ctx) -> Result<()> {
 async fn savepoints_work_inside_the_engines_transaction() -> Result<()> {
     let db = Db::new().await;
     let durable = db.builder().register(with_savepoints).start().await?;
-    durable.start(with_savepoints()).id("s").await?.result().await?;
+    durable.start(with_savepoints()).id("s").await?.soon().await?;
     assert_eq!(db.text("select string_agg(step, ',' order by step) from effect").await, "kept,outer");
     Ok(())
 }
@@ -186,8 +187,7 @@ async fn broken(db: &Db, log: &Log, how: &str) -> Result<durable::Failure> {
     .await?;
     let durable = db.builder().register(breaks).state(log.clone()).start().await?;
     let handle = durable.start(breaks(how.into())).id("b").await?;
-    let result = tokio::time::timeout(std::time::Duration::from_secs(20), handle.result()).await;
-    result.context("the step never ended")?.unwrap_err().failure().cloned().context("a failure")
+    handle.soon().await.unwrap_err().failure().cloned().context("a failure")
 }
 
 /// P1: an error that the step's code swallowed cannot make its half of the work look whole.
@@ -246,7 +246,7 @@ async fn contention_is_tried_again_inside_one_attempt() -> Result<()> {
     let kit = Kit::default();
     let durable = db.builder().register(contended).state(kit.clone()).start().await?;
     for code in ["40001", "40P01"] {
-        assert_eq!(durable.start(contended(code.into())).await?.result().await?, 1);
+        assert_eq!(durable.start(contended(code.into())).await?.soon().await?, 1);
         assert_eq!(kit.log.count(code), 4);
     }
     assert_eq!(db.count("select count(*) from effect").await, 2);
@@ -282,8 +282,8 @@ async fn a_real_deadlock_costs_nobody_an_attempt() -> Result<()> {
     for _ in 0..3 {
         kit.gate.open();
     }
-    one.result().await?;
-    two.result().await?;
+    one.soon().await?;
+    two.soon().await?;
     assert_eq!(db.text("select string_agg(value, ',') from application_row").await, "xx,xx");
     Ok(())
 }
@@ -298,7 +298,7 @@ async fn counts_rows(ctx: &Ctx) -> Result<Vec<i64>> {
 async fn transactional_steps_commit_one_after_the_other() -> Result<()> {
     let db = Db::new().await;
     let durable = db.builder().register(counts_rows).start().await?;
-    assert_eq!(durable.start(counts_rows()).id("c").await?.result().await?, [1, 2]);
+    assert_eq!(durable.start(counts_rows()).id("c").await?.soon().await?, [1, 2]);
     let keys = db.text("select string_agg(key, ',' order by key) from effect").await;
     assert_eq!(keys, "c/0,c/1");
     Ok(())
@@ -318,7 +318,7 @@ async fn lacks_state(ctx: &Ctx) -> Result<String> {
 async fn missing_state_fails_with_what_to_add() -> Result<()> {
     let db = Db::new().await;
     let durable = db.builder().register(lacks_state).start().await?;
-    let error = durable.start(lacks_state()).id("l").await?.result().await.unwrap_err();
+    let error = durable.start(lacks_state()).id("l").await?.soon().await.unwrap_err();
     let failure = error.failure().context("a failure")?;
     assert_eq!(failure.kind(), FailureKind::Panic);
     assert!(failure.message().contains("kit::Log") && failure.message().contains(".state("), "{failure}");

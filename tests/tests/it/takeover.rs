@@ -10,6 +10,7 @@ use durable_tests::effects;
 use durable_tests::gate::Gate;
 use durable_tests::island::Island;
 use durable_tests::journey;
+use durable_tests::soon::Soon;
 use durable_tests::victim::{Orders, Victim};
 
 const VICTIM: &str = env!("CARGO_BIN_EXE_victim");
@@ -83,8 +84,8 @@ async fn a_frozen_worker_changes_nothing_when_it_goes_on() -> Result<()> {
     let Rivals { frozen, other, plain, transactional } = rivals(&db, &client).await?;
     journey::open(&db.pool, "plain").await?;
     journey::open(&db.pool, "transactional").await?;
-    assert_eq!(plain.result().await?.cast_signed(), other.pid());
-    assert_eq!(transactional.result().await?.cast_signed(), other.pid());
+    assert_eq!(plain.soon().await?.cast_signed(), other.pid());
+    assert_eq!(transactional.soon().await?.cast_signed(), other.pid());
 
     let before = everything(&db).await;
     frozen.thaw().await;
@@ -96,7 +97,7 @@ async fn a_frozen_worker_changes_nothing_when_it_goes_on() -> Result<()> {
     assert_eq!(db.count("select count(*) from effect where step = 'transactional'").await, 2);
 
     let again = client.start(journey::modest(0)).id("again").await?;
-    assert_eq!(again.result().await?, 22);
+    assert_eq!(again.soon().await?, 22);
     let own = format!("select count(*) from effect where workflow_id = 'again' and pid <> {}", frozen.pid());
     assert_eq!(sqlx::query_scalar::<_, i64>(sqlx::AssertSqlSafe(own)).fetch_one(&db.pool).await?, 0);
     Ok(())
@@ -121,8 +122,8 @@ async fn a_fenced_worker_cannot_record_before_the_new_owner_does() -> Result<()>
 
     // It may have been fenced in its turn while it stood still; by then the first one owns the workflows
     // anew, under another owner id, and its bodies began anew.
-    plain.result().await?;
-    transactional.result().await?;
+    plain.soon().await?;
+    transactional.soon().await?;
     assert_eq!(by_the_fenced_one, 0, "recorded before anybody's second claim could reach its body's end");
     assert_eq!(db.count(recorded).await, 2);
     assert_eq!(db.count("select count(*) from effect where step = 'hold_transaction'").await, 1);
@@ -202,7 +203,7 @@ async fn a_fenced_worker_that_does_not_know_is_refused() -> Result<()> {
     new.gate.open();
     END.open();
     for (place, output) in PLACES.into_iter().zip(["new", "new", "ended"]) {
-        assert_eq!(second.workflow::<String>(place).result().await?, output);
+        assert_eq!(second.workflow::<String>(place).soon().await?, output);
     }
     assert_eq!(db.text("select string_agg(value, ',') from effect").await, "new");
     Ok(())
@@ -234,7 +235,7 @@ async fn takeover(db: &Db, lease: Duration, poll_every: Duration) -> Result<Dura
 
     println!("taken over after {took:?} with a lease of {lease:?}");
     journey::open(&db.pool, "held").await?;
-    client.workflow::<u32>("held").result().await?;
+    client.workflow::<u32>("held").soon().await?;
     other.shutdown(PATIENCE).await;
     Ok(took)
 }
@@ -320,7 +321,7 @@ async fn a_shutdown_waits_for_what_runs() -> Result<()> {
     shutdown.await;
 
     assert_eq!(handle.status().await?.to_string(), "completed");
-    assert_eq!(handle.result().await?, 2);
+    assert_eq!(handle.soon().await?, 2);
     assert_eq!(late.status().await?.to_string(), "queued", "nothing new is begun");
     assert_eq!(db.count("select count(*) from durable.workflow where owner is not null").await, 0);
     assert_eq!(db.count("select count(*) from durable.worker where fenced_at is null").await, 0);
@@ -346,7 +347,7 @@ async fn a_shutdown_hands_the_rest_back_at_once() -> Result<()> {
     second_gate.reached().await;
     second_gate.open();
 
-    assert_eq!(second.workflow::<i64>("a").result().await?, 2);
+    assert_eq!(second.workflow::<i64>("a").soon().await?, 2);
     assert_eq!(db.count("select recoveries::bigint from durable.workflow where id = 'a'").await, 0, "nobody was lost");
     Ok(())
 }
@@ -366,7 +367,7 @@ async fn a_worker_whose_runtime_is_gone_loses_its_lease() -> Result<()> {
     let second = builder().start().await?;
     gate.reached().await;
     gate.open();
-    second.workflow::<i64>("g").result().await?;
+    second.workflow::<i64>("g").soon().await?;
     drop(kept);
     Ok(())
 }

@@ -1,12 +1,12 @@
 //! Values: what is stored can be read, and what cannot be read again is refused before it is stored.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use durable::{Ctx, ErrorKind, FailureKind, StepCtx, Topic, hours, minutes, retry_after, step, terminal, workflow};
 use durable_tests::db::Db;
 use durable_tests::kit::Log;
+use durable_tests::soon::Soon;
 use serde::{Deserialize, Serialize};
 
 /// What JSON can and cannot hold.
@@ -72,7 +72,7 @@ async fn values_at_their_bounds_come_back_as_they_were() -> Result<()> {
     let handle = durable.start(carries(bounds())).id("v").await?;
     db.until_status("v", "suspended").await;
     durable.send("v", BOUNDS, bounds()).await?;
-    assert_eq!(handle.result().await?, bounds());
+    assert_eq!(handle.soon().await?, bounds());
     Ok(())
 }
 
@@ -146,7 +146,7 @@ async fn an_output_that_does_not_survive_being_stored_fails_its_step() -> Result
     let db = Db::new().await;
     let log = Log::default();
     let durable = db.builder().register(gives_what_cannot_be_stored).state(log.clone()).start().await?;
-    let messages = durable.start(gives_what_cannot_be_stored()).await?.result().await?;
+    let messages = durable.start(gives_what_cannot_be_stored()).await?.soon().await?;
     let parts = ["does not survive", "does not survive", "recursion", "at most 33554432", "missing field", "its input"];
     for (message, part) in messages.iter().zip(parts) {
         assert!(message.contains(part), "{part:?} is not in {message:?}");
@@ -170,7 +170,7 @@ async fn twenty_megabytes_are_recorded_and_read_again() -> Result<()> {
     let handle = durable.start(large()).id("l").await?;
     db.until_status("l", "suspended").await;
     clock.advance(hours(2)).await?;
-    assert_eq!(handle.result().await?, 20 * 1024 * 1024);
+    assert_eq!(handle.soon().await?, 20 * 1024 * 1024);
     Ok(())
 }
 
@@ -212,7 +212,7 @@ async fn an_output_of_a_workflow_that_does_not_survive_fails_it() -> Result<()> 
     let db = Db::new().await;
     let durable = db.builder().register(takes_anything).start().await?;
     let call = takes_anything(1.0, deep(1), None, String::new());
-    let error = durable.start(call).await?.result().await.unwrap_err();
+    let error = durable.start(call).await?.soon().await.unwrap_err();
     let failure = error.failure().context("a failure")?;
     assert_eq!(failure.kind(), FailureKind::Value);
     assert!(failure.message().starts_with("its output "), "{failure}");
@@ -242,7 +242,7 @@ async fn a_failure_with_a_nul_waits_for_its_retry() -> Result<()> {
     db.until("select status = 'suspended' or claims > 1 or due_at > created_at from durable.workflow").await;
     assert_eq!(db.text("select status from durable.workflow").await, "suspended");
     clock.advance(minutes(6)).await?;
-    assert_eq!(handle.result().await?, 2);
+    assert_eq!(handle.soon().await?, 2);
     assert_eq!(handle.steps().await?[0].failed_attempts[0].failure.message(), "a NUL \0 in the text");
     Ok(())
 }
@@ -274,8 +274,7 @@ async fn failure_data_that_cannot_be_read_again_is_left_out() -> Result<()> {
     let handle = durable.start(fails_deeply()).id("d").await?;
     db.until_status("d", "suspended").await;
     clock.advance(hours(2)).await?;
-    let output = tokio::time::timeout(Duration::from_secs(20), handle.result()).await;
-    assert_eq!(output.context("it never ended")??, "deep much");
+    assert_eq!(handle.soon().await?, "deep much");
     assert!(db.count("select max(length(failure::text))::bigint from durable.step").await < 33 * 1024 * 1024);
     Ok(())
 }
@@ -287,7 +286,7 @@ async fn a_result_of_another_type_is_a_decode_error() -> Result<()> {
     let client = db.client().await;
     durable.start(carries(bounds())).id("v").await?;
     durable.send("v", BOUNDS, bounds()).await?;
-    let error = client.workflow::<Vec<String>>("v").result().await.unwrap_err();
+    let error = client.workflow::<Vec<String>>("v").soon().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Decode);
     assert!(error.to_string().contains("the output of workflow v does not decode as"), "{error}");
     assert!(!error.to_string().contains("crab"), "{error}");

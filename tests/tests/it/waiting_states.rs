@@ -7,6 +7,7 @@ use durable::{Ctx, Status, Topic, hours, minutes, workflow};
 use durable_tests::db::Db;
 use durable_tests::island::Island;
 use durable_tests::kit::{Kit, gated, work};
+use durable_tests::soon::Soon;
 
 pub(crate) const GO: Topic<()> = Topic::new("go");
 
@@ -81,7 +82,7 @@ async fn a_sleep_ends_by_the_databases_clock_and_not_before() -> Result<()> {
     assert_eq!(kit.log.count("after"), 0);
 
     clock.advance(minutes(31)).await?;
-    let slept = handle.result().await?;
+    let slept = handle.soon().await?;
     assert!(slept >= 86_400, "the body saw {slept} s go by");
     let early = db.count(
         "select count(*) from durable.step a join durable.step b on b.seq = 2
@@ -98,12 +99,12 @@ async fn a_body_that_ends_with_a_sleep_completes() -> Result<()> {
     let db = Db::new().await;
     let clock = db.clock().await;
     let durable = db.builder().register(ends_with_a_sleep).start().await?;
-    durable.start(ends_with_a_sleep(Duration::from_millis(1))).id("short").await?.result().await?;
+    durable.start(ends_with_a_sleep(Duration::from_millis(1))).id("short").await?.soon().await?;
 
     let long = durable.start(ends_with_a_sleep(minutes(10))).id("long").await?;
     db.until_status("long", "suspended").await;
     clock.advance(minutes(11)).await?;
-    long.result().await?;
+    long.soon().await?;
     assert_eq!(db.count("select count(*) from durable.step where kind = 'sleep'").await, 2);
     Ok(())
 }
@@ -122,7 +123,7 @@ async fn sleeps_that_follow_one_another_are_each_slept_once() -> Result<()> {
         db.until("select count(*) = 1 from durable.workflow where due_at > durable.now() or status = 'completed'")
             .await;
     }
-    handle.result().await?;
+    handle.soon().await?;
     assert_eq!(db.count("select count(*) from durable.step where kind = 'sleep'").await, 6);
     Ok(())
 }
@@ -161,7 +162,7 @@ async fn a_sleep_beside_a_step_keeps_its_end_across_a_crash() -> Result<()> {
     second.shutdown(Duration::from_secs(10)).await;
     clock.advance(minutes(61)).await?;
     let third = db.builder().register(sleeps_beside_a_step).state(kit.clone()).start().await?;
-    third.workflow::<()>("s").result().await?;
+    third.workflow::<()>("s").soon().await?;
     assert_eq!(kit.log.entries(), ["long", "long"], "the second attempt's step was recorded");
     Ok(())
 }
@@ -183,7 +184,7 @@ async fn a_worker_that_shuts_down_hands_its_work_over_at_once() -> Result<()> {
     let second = builder().start().await?;
     kit.gate.reached().await;
     kit.gate.open();
-    assert_eq!(second.workflow::<String>("w").result().await?, "after w");
+    assert_eq!(second.workflow::<String>("w").soon().await?, "after w");
     assert_eq!(kit.log.entries(), ["before w", "after w", "after w"]);
     Ok(())
 }

@@ -3,4 +3,4 @@
 update durable.workflow w
 set status = 'queued', due_at = durable.now(), failure = null, recoveries = 0, wakes = w.wakes + 1
 where w.bucket = $1 and w.id = $2 and w.status = 'blocked'
-returning true as resumed
+returning w.queue

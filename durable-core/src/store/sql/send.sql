@@ -18,7 +18,7 @@ sent as (
     on conflict (bucket, workflow_id, key) where key is not null do nothing
     returning n
 )
-select w.status,
+select w.status, w.queue,
        exists (select from sent) as sent,
        exists (select from receiver)
            or exists (select from durable.message m

@@ -1,0 +1,3 @@
+-- Whether the other end of a connection that only listens is still there.
+-- Locks: nothing.
+select 1
