@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::postgres::PgListener;
 use sqlx::{PgConnection, PgPool};
 
-use super::link::{answer, factory};
+use super::link::answer;
 use super::query;
 use super::sql::Sql;
 
@@ -32,8 +32,10 @@ pub(crate) struct Ear<'s> {
 impl<'s> Ear<'s> {
     /// Listen from now on.
     pub(crate) async fn open(pool: &PgPool, sql: &'s Sql, channel: &str) -> Result<Self, sqlx::Error> {
-        // A pool of its own: the listener gives its connection back to it, in whatever state.
-        let pool = factory(pool);
+        // A pool of its own, because the listener gives its connection back to it, in whatever state; and without
+        // times to keep, for which it would have a task.
+        let (kept, options) = (pool.options().clone(), (*pool.connect_options()).clone());
+        let pool = kept.max_connections(1).idle_timeout(None).max_lifetime(None).connect_lazy_with(options);
         let opened = answer(async {
             let mut listener = PgListener::connect_with(&pool).await?;
             listener.eager_reconnect(false);
