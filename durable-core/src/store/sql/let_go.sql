@@ -9,7 +9,7 @@ mine as materialized (
     from given g
     cross join lateral (
         select * from durable.workflow w
-        where w.bucket = g.bucket and w.id = g.id and w.owner = $1 and w.claims = g.claims
+        where w.bucket = g.bucket and w.id = g.id and w.owner is not distinct from $1 and w.claims = g.claims
         offset 0
     ) w
     order by w.bucket, w.id
@@ -17,4 +17,4 @@ mine as materialized (
 update durable.workflow w
 set status = 'queued', owner = null, due_at = coalesce(w.due_at, durable.now())
 from mine m
-where w.bucket = m.bucket and w.id = m.id and w.owner = $1
+where w.bucket = m.bucket and w.id = m.id and w.owner is not distinct from $1

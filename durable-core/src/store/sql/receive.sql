@@ -19,7 +19,7 @@ looked as materialized (
     cross join lateral (
         -- offset 0 keeps this a look by the key
         select w.wakes from durable.workflow w
-        where w.bucket = g.bucket and w.id = g.id and w.owner = $1 and w.claims = g.claims
+        where w.bucket = g.bucket and w.id = g.id and w.owner is not distinct from $1 and w.claims = g.claims
         offset 0
     ) w
     left join lateral (

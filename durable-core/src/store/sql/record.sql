@@ -6,6 +6,6 @@ insert into durable.step
 select $2, $3, $5, $6, $7, $8, $9::json, $10::json, $11::json, $12::json,
        $13 - $14 * interval '1 millisecond', $13
 from durable.workflow w
-where w.bucket = $2 and w.id = $3 and w.owner = $1 and w.claims = $4
+where w.bucket = $2 and w.id = $3 and w.owner is not distinct from $1 and w.claims = $4
 on conflict (bucket, workflow_id, lane, seq) do nothing
 returning durable.now() as now

@@ -8,4 +8,4 @@ set status = case when w.recoveries >= $4 then 'blocked' else 'queued' end,
     recoveries = w.recoveries + 1,
     due_at = durable.now() + least(power(2, least(w.recoveries, 20)), 60) * interval '1 second',
     failure = case when w.recoveries >= $4 then $5::json else w.failure end
-where w.bucket = $2 and w.id = $3 and w.owner = $1 and w.claims = $6
+where w.bucket = $2 and w.id = $3 and w.owner is not distinct from $1 and w.claims = $6

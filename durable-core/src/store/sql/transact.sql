@@ -5,7 +5,7 @@
 with held as (
     select w.bucket, w.id
     from durable.workflow w
-    where w.bucket = $3 and w.id = $4 and w.owner = $1
+    where w.bucket = $3 and w.id = $4 and w.owner is not distinct from $1
       and current_setting('durable_step.key', true) = $2
 ),
 done as (
