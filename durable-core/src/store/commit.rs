@@ -4,11 +4,13 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::{PgConnection, Row};
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
+use sqlx::{PgConnection, Postgres, Row};
 
 use super::query;
 use super::sql::Sql;
-use super::step::StepRow;
+use super::step::{StepRow, is_taken};
 use crate::history::WaitKind;
 use crate::id::{Id, OwnerId, Position};
 use crate::status::Status;
@@ -88,9 +90,16 @@ fn hex(text: &str) -> String {
 
 /// What a group commit came to.
 #[must_use]
-pub(crate) struct Committed {
-    /// The database's time.
-    pub(crate) now: DateTime<Utc>,
+pub(crate) enum Committed {
+    /// Everything is written. With the database's time.
+    All(DateTime<Utc>),
+    /// Only what belongs to the rows in these places is known to be written; `commit_apart` finds out about the rest.
+    Only(Vec<usize>),
+}
+
+/// What came of the rest.
+#[must_use]
+pub(crate) struct Apart {
     /// The places of the outcomes that do not stand, in order.
     pub(crate) missing: Vec<usize>,
     /// The places of the rows that did not become what was given, in order, each with its count of wakes if it is
@@ -107,10 +116,48 @@ pub(crate) async fn commit(
     steps: &[&StepRow],
     rows: &[&WorkflowRow],
 ) -> Result<Committed, sqlx::Error> {
+    let committed = bind(query(&sql.commit), owner, steps, rows).fetch_one(connection).await;
+    let answer = match committed {
+        Err(error) if is_taken(&error) => return Ok(Committed::Only(Vec::new())),
+        committed => committed?,
+    };
+    match (answer.try_get("recorded")?, answer.try_get::<Option<Vec<i64>>, _>("became")?) {
+        (true, None) => Ok(Committed::All(answer.try_get("now")?)),
+        (_, became) => Ok(Committed::Only(places(became))),
+    }
+}
+
+/// Numbers from 1 as places from 0.
+fn places(numbers: Option<Vec<i64>>) -> Vec<usize> {
+    numbers.into_iter().flatten().map(|n| usize::try_from(n - 1).unwrap_or_default()).collect()
+}
+
+/// Commit what can be committed, and say of the rest what it is.
+pub(crate) async fn commit_apart(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    owner: OwnerId,
+    steps: &[&StepRow],
+    rows: &[&WorkflowRow],
+) -> Result<Apart, sqlx::Error> {
+    let answer = bind(query(&sql.commit_apart), owner, steps, rows).fetch_one(connection).await?;
+    let wakes: Option<Vec<Option<i64>>> = answer.try_get("wakes")?;
+    Ok(Apart {
+        missing: places(answer.try_get("missing")?),
+        refused: places(answer.try_get("refused")?).into_iter().zip(wakes.unwrap_or_default()).collect(),
+    })
+}
+
+fn bind<'q>(
+    query: Query<'q, Postgres, PgArguments>,
+    owner: OwnerId,
+    steps: &[&'q StepRow],
+    rows: &[&'q WorkflowRow],
+) -> Query<'q, Postgres, PgArguments> {
     fn column<'r, R, T>(rows: &[&'r R], of: impl Fn(&'r R) -> T) -> Vec<T> {
         rows.iter().map(|row| of(row)).collect()
     }
-    let answer = query(&sql.commit)
+    query
         .bind(owner.0)
         .bind(column(steps, |s| s.id.bucket()))
         .bind(column(steps, |s| s.id.as_str()))
@@ -133,16 +180,4 @@ pub(crate) async fn commit(
         .bind(column(rows, |r| r.waits.as_deref()))
         .bind(column(rows, |r| r.output.as_deref()))
         .bind(column(rows, |r| r.failure.as_deref()))
-        .fetch_one(connection)
-        .await?;
-    let places = |name| -> Result<Vec<usize>, sqlx::Error> {
-        let numbers: Option<Vec<i64>> = answer.try_get(name)?;
-        Ok(numbers.into_iter().flatten().map(|n| usize::try_from(n - 1).unwrap_or_default()).collect())
-    };
-    let wakes: Option<Vec<Option<i64>>> = answer.try_get("wakes")?;
-    Ok(Committed {
-        now: answer.try_get("now")?,
-        missing: places("missing")?,
-        refused: places("refused")?.into_iter().zip(wakes.unwrap_or_default()).collect(),
-    })
 }

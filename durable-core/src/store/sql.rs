@@ -28,7 +28,7 @@ macro_rules! statements {
 }
 
 statements! {
-    applied apply cancel claim commit hand_back heartbeat hint history inspect let_go mark_stands migrate_lock migrated
+    applied apply cancel claim commit commit_apart hand_back heartbeat hint history inspect let_go mark_stands migrate_lock migrated
     migrations owned ping reap receive record recorded register release resume send
     server
     start steps stopped stopping transact unknown

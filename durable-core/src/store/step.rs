@@ -70,8 +70,16 @@ pub(crate) async fn record(
         .bind(step.ended_at)
         .bind(step.took_ms)
         .fetch_optional(connection)
-        .await?;
-    row.map(|row| row.try_get("now")).transpose()
+        .await;
+    match row {
+        Err(error) if is_taken(&error) => Ok(None),
+        row => row?.map(|row| row.try_get("now")).transpose(),
+    }
+}
+
+/// Whether a write was refused because its position is taken.
+pub(super) fn is_taken(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|e| e.is_unique_violation())
 }
 
 /// What stands at a position after a write came back empty, and whether `owner` still owns the workflow.

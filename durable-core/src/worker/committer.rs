@@ -3,6 +3,7 @@
 //! Gathering is `group`'s, the statements are `store::commit` and `store::step`. What is written here, and when, is
 //! decided in `execute`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::lease::{Lease, LeaseView};
@@ -10,7 +11,7 @@ use crate::clock::DatabaseClock;
 use crate::error::Error;
 use crate::group::{Group, Item, Writer};
 use crate::id::OwnerId;
-use crate::store::commit::{Committed, WorkflowRow, commit};
+use crate::store::commit::{Apart, Committed, WorkflowRow, commit, commit_apart};
 use crate::store::link::{Backoff, Links, call};
 use crate::store::step::{StepRow, record};
 
@@ -121,11 +122,24 @@ impl Statement {
         {
             return Ok(vec![Written { steps: true, row: Became::Done }]);
         }
-        let batch = Batch::of(items);
+        let mut answers = vec![Written { steps: true, row: Became::Done }; items.len()];
+        let batch = Batch::of(items, |_| true);
+        let (steps, rows) = (batch.steps(), batch.rows());
         let committed = call!(self.links, ACT, connection =>
-            commit(connection, &self.links.sql, self.owner, &batch.steps(), &batch.rows()))?;
-        self.clock.hear(committed.now, std::time::Instant::now());
-        Ok(batch.answers(items, &committed))
+            commit(connection, &self.links.sql, self.owner, &steps, &rows))?;
+        let written: HashSet<usize> = match committed {
+            Committed::All(now) => {
+                self.clock.hear(now, std::time::Instant::now());
+                return Ok(answers);
+            }
+            Committed::Only(became) => became.iter().map(|place| batch.rows[*place].1).collect(),
+        };
+        let rest = Batch::of(items, |n| !written.contains(&n));
+        let (steps, rows) = (rest.steps(), rest.rows());
+        let apart = call!(self.links, ACT, connection =>
+            commit_apart(connection, &self.links.sql, self.owner, &steps, &rows))?;
+        rest.answer(&mut answers, &apart);
+        Ok(answers)
     }
 
     /// A step that comes alone has a plainer statement. Whether it did.
@@ -143,10 +157,10 @@ struct Batch<'i> {
 }
 
 impl<'i> Batch<'i> {
-    fn of(items: &'i [Write]) -> Self {
-        let numbered = || items.iter().enumerate();
-        let mut steps: Vec<_> = numbered().flat_map(|(n, item)| item.steps.iter().map(move |s| (s, n))).collect();
-        let mut rows: Vec<_> = numbered().filter_map(|(n, item)| Some((item.row.as_ref()?, n))).collect();
+    fn of(items: &'i [Write], wanted: impl Fn(usize) -> bool) -> Self {
+        let numbered = || items.iter().zip(0..).filter(|(_, n)| wanted(*n));
+        let mut steps: Vec<_> = numbered().flat_map(|(item, n)| item.steps.iter().map(move |s| (s, n))).collect();
+        let mut rows: Vec<_> = numbered().filter_map(|(item, n)| Some((item.row.as_ref()?, n))).collect();
         steps.sort_unstable_by(|(a, _), (b, _)| {
             (a.id.bucket(), a.id.as_str(), &a.position).cmp(&(b.id.bucket(), b.id.as_str(), &b.position))
         });
@@ -162,14 +176,12 @@ impl<'i> Batch<'i> {
         self.rows.iter().map(|(row, _)| *row).collect()
     }
 
-    fn answers(&self, items: &[Write], committed: &Committed) -> Vec<Written> {
-        let mut answers = vec![Written { steps: true, row: Became::Done }; items.len()];
-        for missing in &committed.missing {
+    fn answer(&self, answers: &mut [Written], apart: &Apart) {
+        for missing in &apart.missing {
             answers[self.steps[*missing].1].steps = false;
         }
-        for (refused, wakes) in &committed.refused {
+        for (refused, wakes) in &apart.refused {
             answers[self.rows[*refused].1].row = wakes.map_or(Became::Lost, Became::Held);
         }
-        answers
     }
 }

@@ -55,6 +55,11 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("cancel", "bucket id"),
     ("claim", "owner queue names versions limit"),
     (
+        "commit_apart",
+        "owner buckets ids integers lanes integers texts texts jsons jsons jsons jsons times bigints \
+         buckets ids integers texts bigints waits jsons jsons",
+    ),
+    (
         "commit",
         "owner buckets ids integers lanes integers texts texts jsons jsons jsons jsons times bigints \
          buckets ids integers texts bigints waits jsons jsons",

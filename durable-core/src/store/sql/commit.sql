@@ -1,54 +1,28 @@
 -- Write down what many workflows have come to, in one act: outcomes of their steps ($2 to $14), and what becomes of
 -- their rows ($15 to $22): suspended, ended, or only their waits noted. Each only under the owner $1 and under the
 -- claim that is given with it: a repeat after a lost reply must not meet a later claim of the same worker.
--- A row becomes what is given for it only if all outcomes given for its workflow stand, because of them it came to that;
--- and, where `seen` is given, if nothing woke it since.
--- An outcome stands if it is written here, or if the very same was written before: by this statement, whose reply
--- was lost.
--- The answer is one row: what does not stand and what did not become, by number; nothing is looked at twice when
--- all went well.
+-- This is the way it goes nearly always: all positions are free, all workflows are held, nothing woke them. When a position
+-- is taken, it fails, and nothing is written. When a workflow is not held, its outcomes are left out, and no row becomes
+-- anything. The answer says which rows became what was given, unless all did; about the rest `commit_apart` finds out.
 -- The owner is compared so that no index can be used for it: a plan that goes by the owner reads everything that the worker
 -- ever ran and that was not vacuumed yet.
 -- Locks: the new step rows, then the workflow rows, both in key order, which is the order in which they are given.
-with given as (
-    select *
-    from unnest($2::smallint[], $3::text[], $4::integer[], $5::text[], $6::integer[], $7::text[], $8::text[],
-                $9::text[], $10::text[], $11::text[], $12::text[], $13::timestamptz[], $14::bigint[])
-        with ordinality
-        as g (bucket, workflow_id, claims, lane, seq, kind, name, input, output, failure, attempts, ended_at,
-              took_ms, n)
-),
-done as (
+with done as (
     insert into durable.step
         (bucket, workflow_id, lane, seq, kind, name, input, output, failure, attempts, started_at, ended_at)
     select g.bucket, g.workflow_id, g.lane, g.seq, g.kind, g.name, g.input::json, g.output::json,
            g.failure::json, g.attempts::json, g.ended_at - g.took_ms * interval '1 millisecond', g.ended_at
-    from given g
+    from unnest($2::smallint[], $3::text[], $4::integer[], $5::text[], $6::integer[], $7::text[], $8::text[],
+                $9::text[], $10::text[], $11::text[], $12::text[], $13::timestamptz[], $14::bigint[])
+        as g (bucket, workflow_id, claims, lane, seq, kind, name, input, output, failure, attempts, ended_at, took_ms)
     cross join lateral (
         -- offset 0 keeps this a probe of one row by its key
         select from durable.workflow w
-        where w.bucket = g.bucket and w.id = g.workflow_id and w.owner is not distinct from $1 and w.claims = g.claims
+        where w.bucket = g.bucket and w.id = g.workflow_id and w.owner is not distinct from $1
+          and w.claims = g.claims
         offset 0
     ) held
-    on conflict (bucket, workflow_id, lane, seq) do nothing
-    returning bucket, workflow_id, lane, seq
-),
-missing as materialized (
-    select g.n, g.bucket, g.workflow_id
-    from given g
-    where (select count(*) from done) < cardinality($2)
-      and not exists (
-          select from done d
-          where d.bucket = g.bucket and d.workflow_id = g.workflow_id and d.lane = g.lane and d.seq = g.seq
-      )
-      and not exists (
-          select from durable.step s
-          join durable.workflow w on w.bucket = s.bucket and w.id = s.workflow_id
-          where s.bucket = g.bucket and s.workflow_id = g.workflow_id and s.lane = g.lane and s.seq = g.seq
-            and s.kind = g.kind and s.name = g.name and s.output::text is not distinct from g.output
-            and s.failure::text is not distinct from g.failure
-            and w.owner is not distinct from $1 and w.claims = g.claims
-      )
+    returning true
 ),
 becoming as (
     select *
@@ -83,21 +57,9 @@ became as (
     from becoming b
     where w.bucket = b.bucket and w.id = b.id and w.owner is not distinct from $1 and w.claims = b.claims
       and (b.seen is null or w.wakes = b.seen)
-      and not exists (select from missing m where m.bucket = b.bucket and m.workflow_id = b.id)
+      and (select count(*) from done) = cardinality($2)
     returning b.n
-),
-refused as (
-    select b.n, w.wakes
-    from becoming b
-    left join lateral (
-        select w.wakes from durable.workflow w
-        where w.bucket = b.bucket and w.id = b.id and w.owner is not distinct from $1 and w.claims = b.claims
-        offset 0
-    ) w on true
-    where (select count(*) from became) < cardinality($15)
-      and not exists (select from became d where d.n = b.n)
 )
 select durable.now() as now,
-       (select array_agg(m.n) from missing m) as missing,
-       (select array_agg(r.n order by r.n) from refused r) as refused,
-       (select array_agg(r.wakes order by r.n) from refused r) as wakes
+       (select count(*) from done) = cardinality($2) as recorded,
+       case when (select count(*) from became) < cardinality($15) then array(select b.n from became b) end as became
