@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::{oneshot, watch};
 
+use super::recall::{ReadOrder, Recall, Recalled};
 use crate::decide::Stop;
-use crate::history::{FailedAttempt, History, Kind, Mismatch, Record, StoredWait, WaitKind};
+use crate::history::{FailedAttempt, History, Kind, Mismatch, Page, Record, StoredWait, WaitKind};
 use crate::id::{Id, Position};
 use crate::retry::Retry;
 use crate::step::{Arguments, StepBody};
@@ -25,6 +26,8 @@ pub(crate) trait Hands: Send + Sync {
     fn run_step(&self, order: StepOrder);
     /// Look into the mailbox, and answer.
     fn receive(&self, order: ReceiveOrder);
+    /// Read a part of the history, and give it to the attempt.
+    fn read(&self, order: ReadOrder);
 }
 
 /// A step to be run.
@@ -91,6 +94,8 @@ pub(crate) struct Looked {
 pub(crate) enum Asked {
     Recorded(Record),
     Begin,
+    /// The history is read on first; then the leaf is woken.
+    Later,
     Stopped,
 }
 
@@ -137,7 +142,7 @@ pub(crate) struct Attempt {
 }
 
 struct Inner {
-    history: History,
+    recall: Recall,
     stored: HashMap<Position, StoredWait>,
     waits: BTreeMap<Position, Waiting>,
     noted: Vec<Position>,
@@ -170,7 +175,7 @@ impl Attempt {
             clock: (claimed.now, claimed.seen_at),
             orders: watch::Sender::new(0),
             inner: Mutex::new(Inner {
-                history,
+                recall: Recall::new(history),
                 stored,
                 waits: BTreeMap::new(),
                 noted: Vec::new(),
@@ -197,14 +202,15 @@ impl Attempt {
     }
 
     /// What stands at a position. A mismatch stops the attempt.
-    pub(crate) fn ask(&self, at: &Position, kind: Kind, name: &str) -> Asked {
+    pub(crate) fn ask(&self, at: &Position, kind: Kind, name: &str, waker: &Waker) -> Asked {
         let mut inner = self.inner();
         if inner.stop.is_some() {
             return Asked::Stopped;
         }
-        match inner.history.ask(at, kind, name) {
-            Ok(Some(record)) => Asked::Recorded(record),
-            Ok(None) => Asked::Begin,
+        match inner.recall.ask(at, kind, name, waker) {
+            Ok(Recalled::Recorded(record)) => Asked::Recorded(record),
+            Ok(Recalled::Nothing) => Asked::Begin,
+            Ok(Recalled::Later) => Asked::Later,
             Err(mismatch) => {
                 inner.stop(Stop::Mismatch(mismatch));
                 Asked::Stopped
@@ -212,12 +218,17 @@ impl Attempt {
         }
     }
 
-    /// Check that a branch may be opened at a position.
-    pub(crate) fn ask_branch(&self, at: &Position) {
+    /// Whether a branch may be opened at a position: not where something else is recorded, and not before that
+    /// is known.
+    pub(crate) fn ask_branch(&self, at: &Position, waker: &Waker) -> bool {
         let mut inner = self.inner();
-        if let Err(mismatch) = inner.history.ask_branch(at) {
-            inner.stop(Stop::Mismatch(mismatch));
+        if inner.stop.is_some() {
+            return false;
         }
+        inner.recall.ask_branch(at, waker).unwrap_or_else(|mismatch| {
+            inner.stop(Stop::Mismatch(mismatch));
+            false
+        })
     }
 
     /// The wait that an earlier attempt wrote down for a position.
@@ -323,9 +334,17 @@ impl Attempt {
     }
 
     /// What the executor should do, now that the body is pending.
-    pub(crate) fn idle(&self, executor: &Waker) -> Idle {
+    pub(crate) fn idle(self: &Arc<Self>, executor: &Waker) -> Idle {
         let mut inner = self.inner();
         inner.executor = Some(executor.clone());
+        if inner.recall.is_wanted() {
+            let from = inner.recall.begin_reading();
+            drop(inner);
+            if let (Some(from), Some(hands)) = (from, self.hands()) {
+                hands.read(ReadOrder { attempt: self.clone(), from });
+            }
+            return Idle::Busy;
+        }
         let now = Instant::now();
         let long = inner.waits.values().all(|w| w.deadline.is_none_or(|at| !self.is_short(at - now.min(at))));
         match (inner.in_flight, inner.waits.is_empty()) {
@@ -353,9 +372,21 @@ impl Attempt {
         self.inner().waits.values().any(|w| w.kind == WaitKind::Receive)
     }
 
-    /// What the history has and the body never asked for.
+    /// A part of the history was read. Answers where to read on at once, if need be.
+    pub(crate) fn read(&self, page: Page) -> Option<Position> {
+        let (answered, next) = self.inner().recall.read(page);
+        answered.into_iter().for_each(Waker::wake);
+        next
+    }
+
+    /// Where to read the history on, once the body has returned.
+    pub(crate) fn rest(&self) -> Option<Position> {
+        self.inner().recall.rest()
+    }
+
+    /// What the history has and the body never asked for, as far as it was read.
     pub(crate) fn left_over(&self) -> Result<(), Mismatch> {
-        self.inner().history.left_over()
+        self.inner().recall.left_over()
     }
 }
 

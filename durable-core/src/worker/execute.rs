@@ -52,6 +52,13 @@ impl Engine {
         };
         let ctx = Ctx::new(attempt.clone());
         let Some(ended) = self.run(attempt, body(&ctx, &claimed.input)).await else { return };
+        let ended = match ended {
+            Ended::Returned(returned) => match self.read_rest(attempt).await {
+                Ok(()) => Ended::Returned(returned),
+                Err(stop) => Ended::Stopped(stop),
+            },
+            Ended::Panicked(_) | Ended::Stopped(_) => ended,
+        };
         let outcome = decide(ended, attempt.left_over());
         self.carry_out(attempt, outcome).await;
     }
@@ -208,7 +215,7 @@ enum Polled {
 }
 
 /// Poll a body until there is something for the executor to do.
-async fn poll_once(attempt: &Attempt, body: &mut BoxFuture<'_, Returns>) -> Polled {
+async fn poll_once(attempt: &Arc<Attempt>, body: &mut BoxFuture<'_, Returns>) -> Polled {
     let mut look = Box::pin(tokio::time::sleep(LOOK_EVERY));
     std::future::poll_fn(|cx| {
         if look.as_mut().poll(cx).is_ready() {
@@ -233,7 +240,7 @@ async fn poll_once(attempt: &Attempt, body: &mut BoxFuture<'_, Returns>) -> Poll
 
 /// Wait until something wakes a body that awaits what is not the context's, and poll it once. `None` when
 /// it is still pending.
-async fn poll_on(attempt: &Attempt, body: &mut BoxFuture<'_, Returns>) -> Option<Ended> {
+async fn poll_on(attempt: &Arc<Attempt>, body: &mut BoxFuture<'_, Returns>) -> Option<Ended> {
     let mut woken = false;
     std::future::poll_fn(|cx| {
         // The first call only registers: the body has just been polled, with another waker.

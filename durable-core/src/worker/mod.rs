@@ -1,7 +1,8 @@
 //! A worker: claims due workflows, runs their bodies and steps, and keeps its lease meanwhile.
 //!
 //! `lease` holds the lease, `poll` claims, `execute` runs one attempt, `drive` and `transaction` its steps,
-//! `committer` records them. A worker lives through incarnations: when it was fenced, or the server was
+//! `committer` records them, `read` reads
+//! histories on. A worker lives through incarnations: when it was fenced, or the server was
 //! replaced, it drops all that it holds in memory and begins again under a new owner id.
 
 pub(crate) mod committer;
@@ -10,6 +11,7 @@ mod execute;
 mod lease;
 mod local;
 mod poll;
+mod read;
 mod transaction;
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -19,6 +21,7 @@ use sqlx::PgPool;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::ctx::attempt::{Hands, Looked, ReceiveOrder, StepOrder};
+use crate::ctx::recall::ReadOrder;
 use crate::decide::Stop;
 use crate::error::Error;
 use crate::history::{Kind, Record};
@@ -194,6 +197,12 @@ impl Hands for Engine {
     fn receive(&self, order: ReceiveOrder) {
         if let Some(engine) = self.own() {
             self.runtime.spawn(async move { engine.look(order).await });
+        }
+    }
+
+    fn read(&self, order: ReadOrder) {
+        if let Some(engine) = self.own() {
+            self.runtime.spawn(async move { engine.read_on(order).await });
         }
     }
 }

@@ -8,7 +8,6 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::Engine;
 use crate::decide::Stop;
 use crate::error::Error;
-use crate::history::History;
 use crate::id::Id;
 use crate::status::Status;
 use crate::store::claim::{self as store, Claimed};
@@ -102,8 +101,8 @@ async fn sweep(engine: &Arc<Engine>) {
 
 /// Load the histories of those that ran before, in one statement, and run them all.
 async fn begin(engine: &Arc<Engine>, claimed: Vec<Claimed>, slots: Vec<OwnedSemaphorePermit>) {
-    let known: Vec<Id> = claimed.iter().filter(|c| c.claims > 1).map(|c| c.id.clone()).collect();
-    let mut histories = Default::default();
+    let known: Vec<&Id> = claimed.iter().filter(|c| c.claims > 1).map(|c| &c.id).collect();
+    let mut histories = Vec::new();
     if !known.is_empty() {
         let mut backoff = Backoff::for_worker();
         histories = loop {
@@ -111,7 +110,7 @@ async fn begin(engine: &Arc<Engine>, claimed: Vec<Claimed>, slots: Vec<OwnedSema
                 return;
             }
             match call!(engine.writes, "load histories", connection =>
-                store::history(connection, &engine.plan.sql, &known))
+                store::histories(connection, &engine.plan.sql, &known))
             {
                 Err(error) if backoff.again(&error).await => {}
                 Ok(histories) => break histories,
@@ -119,9 +118,10 @@ async fn begin(engine: &Arc<Engine>, claimed: Vec<Claimed>, slots: Vec<OwnedSema
             }
         };
     }
+    let mut histories = histories.into_iter();
     for (claimed, slot) in claimed.into_iter().zip(slots) {
-        let history: History = histories.remove(&claimed.id).unwrap_or_default();
-        engine.clone().adopt(claimed, history, slot);
+        let known = (claimed.claims > 1).then(|| histories.next()).flatten();
+        engine.clone().adopt(claimed, known.unwrap_or_default(), slot);
     }
 }
 

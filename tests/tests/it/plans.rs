@@ -55,7 +55,7 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("claim", "owner queue names versions limit"),
     ("hand_back", "owner"),
     ("heartbeat", "owner ms"),
-    ("history", "buckets ids"),
+    ("history", "buckets ids lanes integers limit limit"),
     ("inspect", "bucket id"),
     ("let_go", "owner buckets ids integers"),
     ("mark_stands", "text"),
