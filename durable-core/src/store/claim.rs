@@ -105,14 +105,15 @@ async fn history(
     sql: &Sql,
     from: &[(&Id, &Position)],
 ) -> Result<Vec<Page>, sqlx::Error> {
-    let share = |page: usize, batch: usize| i64::try_from(page.min(batch / from.len().max(1))).unwrap_or(i64::MAX);
+    let share = |page: usize, batch: usize| page.min(batch / from.len().max(1));
+    let records = share(PAGE_RECORDS, BATCH_RECORDS);
     let mut rows = query(&sql.history)
         .bind(from.iter().map(|(id, _)| id.bucket()).collect::<Vec<_>>())
         .bind(from.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>())
         .bind(from.iter().map(|(_, at)| &*at.lane).collect::<Vec<_>>())
         .bind(from.iter().map(|(_, at)| at.seq).collect::<Vec<_>>())
-        .bind(share(PAGE_RECORDS, BATCH_RECORDS))
-        .bind(share(PAGE_BYTES, BATCH_BYTES))
+        .bind(i64::try_from(records).unwrap_or(i64::MAX))
+        .bind(i64::try_from(share(PAGE_BYTES, BATCH_BYTES)).unwrap_or(i64::MAX))
         .fetch(connection);
     let page = |(_, at): &(&Id, &Position)| Page { from: (*at).clone(), records: Vec::new(), more: false };
     let mut pages: Vec<Page> = from.iter().map(page).collect();
@@ -122,11 +123,10 @@ async fn history(
         let n: i64 = row.try_get("n")?;
         let page = usize::try_from(n - 1).ok().and_then(|n| pages.get_mut(n));
         let page = page.ok_or_else(|| sqlx::Error::Decode(format!("no workflow {n} was asked for").into()))?;
-        if !row.try_get("there")? {
-            page.more = true;
+        page.more = !row.try_get::<bool, _>("there")? || page.records.len() == records;
+        if page.more {
             continue;
         }
-        page.more = row.try_get("more")?;
         let of: &str = row.try_get("lane")?;
         if *lane != *of {
             lane = of.into();

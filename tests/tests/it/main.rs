@@ -10,6 +10,7 @@ mod giving_up;
 mod history;
 mod in_transactions;
 mod lanes;
+mod long_histories;
 mod messages;
 mod plans;
 mod retries;
