@@ -115,6 +115,24 @@ impl Position {
     pub(crate) fn lane_below(&self) -> String {
         if self.lane.is_empty() { self.seq.to_string() } else { format!("{}.{}", self.lane, self.seq) }
     }
+
+    /// Before every other, in the order of the table's key.
+    pub(crate) fn first() -> Self {
+        Self { lane: "".into(), seq: i32::MIN }
+    }
+
+    /// The one right after it in that order.
+    pub(crate) fn next(&self) -> Self {
+        Self { lane: self.lane.clone(), seq: self.seq.saturating_add(1) }
+    }
+
+    /// From where and up to where the lanes lie, in that order, that this position or one below it opened.
+    pub(crate) fn range_below(&self) -> (Self, Self) {
+        let below = self.lane_below();
+        // "3.1" is below "3", "30" is not: the slash is what follows the point.
+        let end = format!("{below}/");
+        (Self { lane: below.into(), seq: i32::MIN }, Self { lane: end.into(), seq: i32::MIN })
+    }
 }
 
 // Without a slash, so that in a step's key the last slash ends the workflow's id, which may hold slashes itself.

@@ -92,6 +92,7 @@ type BodyFn = dyn for<'c> Fn(&'c Ctx, &str) -> BoxFuture<'c, Returns> + Send + S
 #[derive(Default)]
 pub(crate) struct Registry {
     bodies: BTreeMap<(String, i32), Arc<BodyFn>>,
+    names: (Vec<String>, Vec<i32>),
 }
 
 impl Registry {
@@ -99,7 +100,11 @@ impl Registry {
         check_text("workflow name", W::NAME)?;
         let body: Arc<BodyFn> = Arc::new(|ctx, input| run_body::<W>(ctx, input));
         match self.bodies.insert((W::NAME.to_owned(), W::VERSION), body) {
-            None => Ok(()),
+            None => {
+                self.names.0.push(W::NAME.to_owned());
+                self.names.1.push(W::VERSION);
+                Ok(())
+            }
             Some(_) => Err(Error::new(
                 ErrorKind::Usage,
                 format!(
@@ -124,8 +129,8 @@ impl Registry {
     }
 
     /// Names and versions, in parallel, as the statements take them.
-    pub(crate) fn names(&self) -> (Vec<String>, Vec<i32>) {
-        self.bodies.keys().cloned().unzip()
+    pub(crate) fn names(&self) -> &(Vec<String>, Vec<i32>) {
+        &self.names
     }
 }
 

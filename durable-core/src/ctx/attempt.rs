@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, oneshot};
 
+use super::recall::{ReadOrder, Recall, Recalled};
 use crate::clock::DatabaseClock;
 use crate::decide::Stop;
 use crate::failure::Failure;
-use crate::history::{FailedAttempt, History, Kind, Mismatch, Record, StoredWait, WaitKind};
+use crate::history::{FailedAttempt, History, Kind, Mismatch, Page, Record, StoredWait, WaitKind};
 use crate::id::{Id, Position};
 use crate::retry::Retry;
 use crate::step::{Arguments, StepBody};
@@ -28,6 +29,8 @@ use crate::store::step::StepRow;
 pub(crate) enum Order {
     Step(StepOrder),
     Receive(ReceiveOrder),
+    /// Read a part of the history, and give it to the attempt.
+    Read(ReadOrder),
 }
 
 /// A step to be run.
@@ -96,6 +99,8 @@ pub(crate) struct Looked {
 pub(crate) enum Asked {
     Recorded(Record),
     Begin,
+    /// The history is read on first; then the leaf is woken.
+    Later,
     Stopped,
 }
 
@@ -146,7 +151,7 @@ pub(crate) struct Attempt {
 }
 
 struct Inner {
-    history: History,
+    recall: Recall,
     stored: HashMap<Position, StoredWait>,
     waits: BTreeMap<Position, Waiting>,
     noted: Vec<Position>,
@@ -186,7 +191,7 @@ impl Attempt {
             orders_closed: Notify::new(),
             is_stopped: AtomicBool::new(false),
             inner: Mutex::new(Inner {
-                history,
+                recall: Recall::new(history),
                 stored,
                 waits: BTreeMap::new(),
                 noted: Vec::new(),
@@ -215,14 +220,15 @@ impl Attempt {
     }
 
     /// What stands at a position. A mismatch stops the attempt.
-    pub(crate) fn ask(&self, at: &Position, kind: Kind, name: &str) -> Asked {
+    pub(crate) fn ask(&self, at: &Position, kind: Kind, name: &str, waker: &Waker) -> Asked {
         let mut inner = self.inner();
         if inner.stop.is_some() {
             return Asked::Stopped;
         }
-        match inner.history.ask(at, kind, name) {
-            Ok(Some(record)) => Asked::Recorded(record),
-            Ok(None) => Asked::Begin,
+        match inner.recall.ask(at, kind, name, waker) {
+            Ok(Recalled::Recorded(record)) => Asked::Recorded(record),
+            Ok(Recalled::Nothing) => Asked::Begin,
+            Ok(Recalled::Later) => Asked::Later,
             Err(mismatch) => {
                 inner.stop(&self.is_stopped, Stop::Mismatch(mismatch));
                 Asked::Stopped
@@ -230,12 +236,17 @@ impl Attempt {
         }
     }
 
-    /// Check that a branch may be opened at a position.
-    pub(crate) fn ask_branch(&self, at: &Position) {
+    /// Whether a branch may be opened at a position: not where something else is recorded, and not before that
+    /// is known.
+    pub(crate) fn ask_branch(&self, at: &Position, waker: &Waker) -> bool {
         let mut inner = self.inner();
-        if let Err(mismatch) = inner.history.ask_branch(at) {
-            inner.stop(&self.is_stopped, Stop::Mismatch(mismatch));
+        if inner.stop.is_some() {
+            return false;
         }
+        inner.recall.ask_branch(at, waker).unwrap_or_else(|mismatch| {
+            inner.stop(&self.is_stopped, Stop::Mismatch(mismatch));
+            false
+        })
     }
 
     /// The wait that an earlier attempt wrote down for a position.
@@ -349,16 +360,22 @@ impl Attempt {
     }
 
     /// What the executor should do, now that the body is pending.
-    pub(crate) fn idle(&self, executor: &Waker) -> Idle {
+    pub(crate) fn idle(self: &Arc<Self>, executor: &Waker) -> Idle {
         let mut inner = self.inner();
         if inner.pressing > 0 {
             return Idle::Write;
+        }
+        if let Some(from) = inner.recall.begin_reading() {
+            inner.ordered.push(Order::Read(ReadOrder { attempt: self.clone(), from }));
         }
         if !inner.ordered.is_empty() {
             return Idle::Begin(std::mem::take(&mut inner.ordered));
         }
         if !inner.executor.as_ref().is_some_and(|there| there.will_wake(executor)) {
             inner.executor = Some(executor.clone());
+        }
+        if inner.recall.is_wanted() {
+            return inner.busy();
         }
         if inner.waits.is_empty() {
             return if inner.in_flight == 0 { Idle::Foreign } else { Idle::Busy { awaits_message: false } };
@@ -384,9 +401,21 @@ impl Attempt {
         }
     }
 
-    /// What the history has and the body never asked for.
+    /// A part of the history was read. Answers where to read on at once, if need be.
+    pub(crate) fn read(&self, page: Page) -> Option<Position> {
+        let (answered, next) = self.inner().recall.read(page);
+        answered.into_iter().for_each(Waker::wake);
+        next
+    }
+
+    /// Where to read the history on, once the body has returned.
+    pub(crate) fn rest(&self) -> Option<Position> {
+        self.inner().recall.rest()
+    }
+
+    /// What the history has and the body never asked for, as far as it was read.
     pub(crate) fn left_over(&self) -> Result<(), Mismatch> {
-        self.inner().history.left_over()
+        self.inner().recall.left_over()
     }
 }
 

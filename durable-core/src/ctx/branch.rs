@@ -3,11 +3,12 @@
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_util::StreamExt;
 
 use super::Ctx;
+use super::attempt::Attempt;
 use super::lane::{Lane, UnderWay};
 use crate::id::Position;
 use crate::step::BoxFuture;
@@ -42,25 +43,43 @@ where
     type Future = Fut;
 }
 
+/// A position at which a branch or fan-out is opened: first of all the history is asked whether it may.
+struct Opening {
+    attempt: Arc<Attempt>,
+    position: Position,
+    opened: bool,
+}
+
+impl Opening {
+    fn new(ctx: &Ctx, position: Position) -> Self {
+        Self { attempt: ctx.attempt.clone(), position, opened: false }
+    }
+
+    fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
+        self.opened = self.opened || self.attempt.ask_branch(&self.position, cx.waker());
+        if self.opened { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
 /// A branch in a body: await it, or join it with others. Made by [`Ctx::branch`].
 #[must_use = "a branch does nothing until it is awaited"]
 pub struct Branch<'c, R> {
+    opening: Opening,
     under_way: UnderWay,
     lane: Arc<Lane>,
     body: BoxFuture<'c, R>,
 }
 
 impl<'c, R: Send + 'c> Branch<'c, R> {
-    pub(super) fn new<F>(ctx: &'c Ctx, position: &Position, body: F) -> Self
+    pub(super) fn new<F>(ctx: &'c Ctx, position: Position, body: F) -> Self
     where
         F: for<'x> LaneFn<&'x Ctx, R> + Send + 'c,
         for<'x> <F as LaneFn<&'x Ctx, R>>::Future: Send,
     {
-        ctx.attempt.ask_branch(position);
         let lane = Arc::new(Lane::new(position.lane_below(), ctx.now()));
         let own = Ctx { attempt: ctx.attempt.clone(), lane: lane.clone() };
         let body = Box::pin(async move { body(&own).await });
-        Self { under_way: UnderWay::new(ctx.lane.clone()), lane, body }
+        Self { opening: Opening::new(ctx, position), under_way: UnderWay::new(ctx.lane.clone()), lane, body }
     }
 }
 
@@ -69,6 +88,7 @@ impl<R> Future for Branch<'_, R> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<R> {
         self.under_way.begin();
+        ready!(self.opening.poll(cx));
         let polled = self.body.as_mut().poll(cx);
         if polled.is_ready() {
             self.under_way.lane().observe(self.lane.now());
@@ -81,19 +101,19 @@ impl<R> Future for Branch<'_, R> {
 /// A fan-out in a body: await it. Made by [`Ctx::fan_out`].
 #[must_use = "a fan-out does nothing until it is awaited"]
 pub struct FanOut<'c, R> {
+    opening: Opening,
     under_way: UnderWay,
     body: BoxFuture<'c, Vec<R>>,
     ctx: PhantomData<&'c ()>,
 }
 
 impl<'c, R: Send + 'c> FanOut<'c, R> {
-    pub(super) fn new<I, F>(ctx: &'c Ctx, position: &Position, items: Vec<I>, at_once: usize, body: F) -> Self
+    pub(super) fn new<I, F>(ctx: &'c Ctx, position: Position, items: Vec<I>, at_once: usize, body: F) -> Self
     where
         I: Send + 'c,
         F: for<'x> ItemFn<&'x Ctx, I, R> + Clone + Send + 'c,
         for<'x> <F as ItemFn<&'x Ctx, I, R>>::Future: Send,
     {
-        ctx.attempt.ask_branch(position);
         let below = position.lane_below();
         let started = ctx.now();
         let body = Box::pin(async move {
@@ -112,7 +132,12 @@ impl<'c, R: Send + 'c> FanOut<'c, R> {
             let branches: Vec<_> = branches.collect();
             futures_util::stream::iter(branches).buffered(at_once).collect().await
         });
-        Self { under_way: UnderWay::new(ctx.lane.clone()), body, ctx: PhantomData }
+        Self {
+            opening: Opening::new(ctx, position),
+            under_way: UnderWay::new(ctx.lane.clone()),
+            body,
+            ctx: PhantomData,
+        }
     }
 }
 
@@ -121,6 +146,7 @@ impl<R> Future for FanOut<'_, R> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Vec<R>> {
         self.under_way.begin();
+        ready!(self.opening.poll(cx));
         let polled = self.body.as_mut().poll(cx);
         if polled.is_ready() {
             self.under_way.end();

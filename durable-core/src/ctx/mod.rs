@@ -6,6 +6,7 @@
 pub(crate) mod attempt;
 pub(crate) mod branch;
 pub(crate) mod lane;
+pub(crate) mod recall;
 pub(crate) mod receive;
 pub(crate) mod run;
 pub(crate) mod sleep;
@@ -165,7 +166,7 @@ impl Ctx {
         for<'x> <F as LaneFn<&'x Ctx, R>>::Future: Send,
     {
         let position = self.take(format_args!("a branch"));
-        Branch::new(self, &position, body)
+        Branch::new(self, position, body)
     }
 
     /// Do the same for every item of a collection, at most `at_once` of them at a time, each in a lane of
@@ -194,7 +195,7 @@ impl Ctx {
     {
         assert!(at_once > 0, "ctx.fan_out with at_once = 0 would never end: give at least 1");
         let position = self.take(format_args!("a fan-out"));
-        FanOut::new(self, &position, items.into_iter().collect(), at_once, body)
+        FanOut::new(self, position, items.into_iter().collect(), at_once, body)
     }
 
     /// The time: of the end of the last thing that this lane saw, by the database's clock, or of the start.

@@ -184,9 +184,10 @@ impl<T: DeserializeOwned> Mailbox<'_, T> {
         self.under_way.begin();
         loop {
             match &mut self.state {
-                State::New => match self.attempt.ask(&self.position, Kind::Receive, self.topic.name()) {
+                State::New => match self.attempt.ask(&self.position, Kind::Receive, self.topic.name(), cx.waker()) {
                     Asked::Recorded(record) => return self.give(record),
                     Asked::Begin => self.begin(),
+                    Asked::Later => return Poll::Pending,
                     Asked::Stopped => self.state = State::Over,
                 },
                 State::Looking { answer, mark, wait } => match ready!(Pin::new(answer).poll(cx)) {

@@ -187,9 +187,10 @@ impl<T: DeserializeOwned + Send + 'static> Future for StepRun<'_, T> {
         this.under_way.begin();
         loop {
             match &mut this.state {
-                State::New => match this.attempt.ask(&this.position, this.kind(), this.definition.name) {
+                State::New => match this.attempt.ask(&this.position, this.kind(), this.definition.name, cx.waker()) {
                     Asked::Recorded(record) => return this.give_record(record, None),
                     Asked::Begin => this.begin(),
+                    Asked::Later => return Poll::Pending,
                     Asked::Stopped => this.state = State::Over,
                 },
                 State::Running(answer) => match ready!(Pin::new(answer).poll(cx)) {

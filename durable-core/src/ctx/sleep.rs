@@ -90,9 +90,10 @@ impl Future for Sleep<'_> {
         this.under_way.begin();
         loop {
             match &mut this.state {
-                State::New => match this.attempt.ask(&this.position, Kind::Sleep, NAME) {
+                State::New => match this.attempt.ask(&this.position, Kind::Sleep, NAME, cx.waker()) {
                     Asked::Recorded(_) => return this.end(),
                     Asked::Begin => this.begin(),
+                    Asked::Later => return Poll::Pending,
                     Asked::Stopped => this.state = State::Over,
                 },
                 State::Waiting { timer, deadline, until } => {

@@ -1,16 +1,16 @@
 //! Claiming due workflows, and loading the histories of those that ran before.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
+use futures_util::TryStreamExt;
 use sqlx::{PgConnection, Row};
 
 use super::query;
 use super::sql::Sql;
 use crate::failure::Failure;
-use crate::history::{History, Kind, Record, StoredWait};
+use crate::history::{History, Kind, PAGE_BYTES, PAGE_RECORDS, Page, Record, StoredWait};
 use crate::id::{Id, OwnerId, Position};
 
 /// A workflow that this worker now owns.
@@ -65,25 +65,75 @@ pub(crate) async fn claim(
         .collect()
 }
 
-/// Everything recorded for the given workflows.
-pub(crate) async fn history(
+/// Records and bytes of a whole claim batch. Ordinary workflows get all they have; where many are claimed at
+/// once, the longer ones among them read on when they come there.
+const BATCH_RECORDS: usize = 50_000;
+const BATCH_BYTES: usize = 64 * PAGE_BYTES;
+
+/// What is recorded for the given workflows, in their order; of long ones the beginning.
+pub(crate) async fn histories(
     connection: &mut PgConnection,
     sql: &Sql,
-    ids: &[Id],
-) -> Result<HashMap<Id, History>, sqlx::Error> {
-    let rows = query(&sql.history)
-        .bind(ids.iter().map(Id::bucket).collect::<Vec<_>>())
-        .bind(ids.iter().map(|id| id.as_str().to_owned()).collect::<Vec<_>>())
-        .fetch_all(connection)
-        .await?;
-    let mut histories: HashMap<Id, History> = HashMap::with_capacity(ids.len());
-    for row in &rows {
-        let id = Id::trusted(row.try_get("workflow_id")?);
-        let lane: Arc<str> = row.try_get::<&str, _>("lane")?.into();
-        let position = Position { lane, seq: row.try_get("seq")? };
-        histories.entry(id).or_default().add(position, record_of(row)?);
+    ids: &[&Id],
+) -> Result<Vec<History>, sqlx::Error> {
+    let first = Position::first();
+    let from: Vec<(&Id, &Position)> = ids.iter().map(|id| (*id, &first)).collect();
+    let pages = history(connection, sql, &from).await?;
+    let read = pages.into_iter().map(|page| {
+        let mut history = History::unread();
+        // Nothing is half open at the beginning.
+        let _ = history.read(page);
+        history
+    });
+    Ok(read.collect())
+}
+
+/// What is recorded for one workflow from a position on.
+pub(crate) async fn page(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    id: &Id,
+    from: &Position,
+) -> Result<Page, sqlx::Error> {
+    let mut pages = history(connection, sql, &[(id, from)]).await?;
+    Ok(pages.pop().expect("a page for each workflow"))
+}
+
+/// A page for each of the given workflows, in their order, from a position of it on.
+async fn history(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    from: &[(&Id, &Position)],
+) -> Result<Vec<Page>, sqlx::Error> {
+    let share = |page: usize, batch: usize| page.min(batch / from.len().max(1));
+    let records = share(PAGE_RECORDS, BATCH_RECORDS);
+    let mut rows = query(&sql.history)
+        .bind(from.iter().map(|(id, _)| id.bucket()).collect::<Vec<_>>())
+        .bind(from.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>())
+        .bind(from.iter().map(|(_, at)| &*at.lane).collect::<Vec<_>>())
+        .bind(from.iter().map(|(_, at)| at.seq).collect::<Vec<_>>())
+        .bind(i64::try_from(records).unwrap_or(i64::MAX))
+        .bind(i64::try_from(share(PAGE_BYTES, BATCH_BYTES)).unwrap_or(i64::MAX))
+        .fetch(connection);
+    let page = |(_, at): &(&Id, &Position)| Page { from: (*at).clone(), records: Vec::new(), more: false };
+    let mut pages: Vec<Page> = from.iter().map(page).collect();
+    let mut lane: Arc<str> = "".into();
+    // Row by row, so that a large value is not in memory twice.
+    while let Some(row) = rows.try_next().await? {
+        let n: i64 = row.try_get("n")?;
+        let page = usize::try_from(n - 1).ok().and_then(|n| pages.get_mut(n));
+        let page = page.ok_or_else(|| sqlx::Error::Decode(format!("no workflow {n} was asked for").into()))?;
+        page.more = !row.try_get::<bool, _>("there")? || page.records.len() == records;
+        if page.more {
+            continue;
+        }
+        let of: &str = row.try_get("lane")?;
+        if *lane != *of {
+            lane = of.into();
+        }
+        page.records.push((Position { lane: lane.clone(), seq: row.try_get("seq")? }, record_of(&row)?));
     }
-    Ok(histories)
+    Ok(pages)
 }
 
 /// The record in a row of `step`.

@@ -56,6 +56,13 @@ impl Engine {
         };
         let ctx = Ctx::new(attempt.clone());
         let Some(ended) = self.run(attempt, body(&ctx, &claimed.input)).await else { return };
+        let ended = match ended {
+            Ended::Returned(returned) => match self.read_rest(attempt).await {
+                Ok(()) => Ended::Returned(returned),
+                Err(stop) => Ended::Stopped(stop),
+            },
+            Ended::Panicked(_) | Ended::Stopped(_) => ended,
+        };
         let outcome = decide(ended, attempt.left_over());
         self.carry_out(attempt, outcome).await;
     }
@@ -153,6 +160,7 @@ impl Engine {
             match order {
                 Order::Step(order) => drop(self.runtime.spawn(drive::drive(engine, order))),
                 Order::Receive(order) => drop(self.runtime.spawn(async move { engine.look(order).await })),
+                Order::Read(order) => drop(self.runtime.spawn(async move { engine.read_on(order).await })),
             }
         }
     }

@@ -1,7 +1,8 @@
 //! A worker: claims due workflows, runs their bodies and steps, and keeps its lease meanwhile.
 //!
 //! `lease` holds the lease, `poll` claims, `execute` runs one attempt, `drive` and `transaction` its steps,
-//! `committer` records them. A worker lives through incarnations: when it was fenced, or the server was
+//! `committer` records them, `read` reads
+//! histories on. A worker lives through incarnations: when it was fenced, or the server was
 //! replaced, it drops all that it holds in memory and begins again under a new owner id.
 
 pub(crate) mod committer;
@@ -10,6 +11,7 @@ mod execute;
 mod lease;
 mod local;
 mod poll;
+mod read;
 mod receive;
 mod transaction;
 

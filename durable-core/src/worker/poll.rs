@@ -8,7 +8,6 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::Engine;
 use crate::decide::Stop;
 use crate::error::Error;
-use crate::history::History;
 use crate::id::Id;
 use crate::status::Status;
 use crate::store::claim::{self as store, Claimed};
@@ -62,7 +61,7 @@ async fn claim(engine: &Arc<Engine>, first: OwnedSemaphorePermit) -> Result<bool
     let limit = slots.len();
     let bodies = plan.registry.names();
     let claimed = call!(engine.claims, "claim workflows", connection => store::claim(
-        connection, &plan.sql, engine.owner, &plan.settings.queue, &bodies, i64::try_from(limit).unwrap_or(1)))?;
+        connection, &plan.sql, engine.owner, &plan.settings.queue, bodies, i64::try_from(limit).unwrap_or(1)))?;
     let full = claimed.len() == limit;
     let running = engine.local.claimed(claimed.iter().map(|c| &c.id));
     if !running.is_empty() {
@@ -102,8 +101,8 @@ async fn sweep(engine: &Arc<Engine>) {
 
 /// Load the histories of those that ran before, in one statement, and run them all.
 async fn begin(engine: &Arc<Engine>, claimed: Vec<Claimed>, slots: Vec<OwnedSemaphorePermit>) {
-    let known: Vec<Id> = claimed.iter().filter(|c| c.claims > 1).map(|c| c.id.clone()).collect();
-    let mut histories = Default::default();
+    let known: Vec<&Id> = claimed.iter().filter(|c| c.claims > 1).map(|c| &c.id).collect();
+    let mut histories = Vec::new();
     if !known.is_empty() {
         let mut backoff = Backoff::for_worker();
         histories = loop {
@@ -111,7 +110,7 @@ async fn begin(engine: &Arc<Engine>, claimed: Vec<Claimed>, slots: Vec<OwnedSema
                 return;
             }
             match call!(engine.writes, "load histories", connection =>
-                store::history(connection, &engine.plan.sql, &known))
+                store::histories(connection, &engine.plan.sql, &known))
             {
                 Err(error) if backoff.again(&error).await => {}
                 Ok(histories) => break histories,
@@ -119,9 +118,10 @@ async fn begin(engine: &Arc<Engine>, claimed: Vec<Claimed>, slots: Vec<OwnedSema
             }
         };
     }
+    let mut histories = histories.into_iter();
     for (claimed, slot) in claimed.into_iter().zip(slots) {
-        let history: History = histories.remove(&claimed.id).unwrap_or_default();
-        engine.clone().adopt(claimed, history, slot);
+        let known = (claimed.claims > 1).then(|| histories.next()).flatten();
+        engine.clone().adopt(claimed, known.unwrap_or_default(), slot);
     }
 }
 
@@ -136,25 +136,43 @@ async fn refuse(engine: &Arc<Engine>, claimed: &[Claimed], error: &Error) {
 
 /// Look for workers whose lease has ended and give their workflows back, for ever.
 pub(super) async fn reap(engine: &Arc<Engine>) {
-    let plan = &engine.plan;
+    let reap_every = engine.plan.settings.reap_every();
+    let mut more = None;
     loop {
-        let pause = plan.settings.reap_every().mul_f64(0.8 + 0.2 * fastrand::f64());
+        let pause = match more {
+            // As long as the round took, so that no more than half of the time goes into it while others want to
+            // run; and never the same for two workers, so that they take turns.
+            Some(took) => reap_every.min(took).mul_f64(0.5 + fastrand::f64()),
+            None => reap_every.mul_f64(0.8 + 0.2 * fastrand::f64()),
+        };
         tokio::time::sleep(pause).await;
-        let max_recoveries = plan.settings.max_recoveries_i32();
-        let reaped = call!(engine.writes, "take over from dead workers", connection =>
-            lease::reap(connection, &plan.sql, REAP_MAX, max_recoveries));
-        match reaped {
-            Ok(reaped) if reaped.is_empty() => {}
-            Ok(reaped) => {
-                for parked in reaped.iter().filter(|r| r.status == Status::Blocked) {
-                    tracing::error!(id = %parked.id, "workflow is blocked: it lost too many workers in a row");
-                }
-                tracing::warn!(count = reaped.len(), "took workflows over from dead workers");
-                plan.wake.now();
-            }
-            Err(error) => tracing::warn!(%error, "worker could not look for dead workers"),
-        }
+        let began_at = Instant::now();
+        more = take_over(engine).await.then(|| began_at.elapsed());
     }
+}
+
+/// Give back workflows of dead workers, as many as fit one round. Whether there may be more.
+async fn take_over(engine: &Arc<Engine>) -> bool {
+    let plan = &engine.plan;
+    let max_recoveries = plan.settings.max_recoveries_i32();
+    let reaped = call!(engine.writes, "take over from dead workers", connection =>
+        lease::reap(connection, &plan.sql, REAP_MAX, max_recoveries));
+    let reaped = match reaped {
+        Ok(reaped) => reaped,
+        Err(error) => {
+            tracing::warn!(%error, "worker could not look for dead workers");
+            return false;
+        }
+    };
+    if reaped.is_empty() {
+        return false;
+    }
+    for parked in reaped.iter().filter(|r| r.status == Status::Blocked) {
+        tracing::error!(id = %parked.id, "workflow is blocked: it lost too many workers in a row");
+    }
+    tracing::warn!(count = reaped.len(), "took workflows over from dead workers");
+    plan.wake.now();
+    i64::try_from(reaped.len()).is_ok_and(|count| count >= REAP_MAX)
 }
 
 /// Stop the cancelled workflows that the heartbeat tells of, for ever.
@@ -171,7 +189,7 @@ pub(super) async fn report_unknown(engine: &Arc<Engine>) {
     let plan = &engine.plan;
     let bodies = plan.registry.names();
     let unknown = call!(engine.writes, "look for workflows without a body", connection =>
-        lease::unknown(connection, &plan.sql, &plan.settings.queue, &bodies));
+        lease::unknown(connection, &plan.sql, &plan.settings.queue, bodies));
     match unknown {
         Ok(unknown) => {
             for (name, version, count) in unknown {

@@ -11,6 +11,7 @@ mod hints;
 mod history;
 mod in_transactions;
 mod lanes;
+mod long_histories;
 mod messages;
 mod plans;
 mod results;

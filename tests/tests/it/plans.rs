@@ -67,7 +67,7 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("hand_back", "owner"),
     ("heartbeat", "owner ms"),
     ("hint", "text text"),
-    ("history", "buckets ids"),
+    ("history", "buckets ids lanes integers limit limit"),
     ("inspect", "bucket id"),
     ("let_go", "owner buckets ids integers"),
     ("mark_stands", "text"),
@@ -289,6 +289,34 @@ async fn a_sequential_scan_would_show() -> Result<()> {
         let mut found = Vec::new();
         scans(&plan, &whole, &mut found);
         assert_eq!(found.len(), 1, "{slow}: {plan}");
+    }
+    Ok(())
+}
+
+/// A page of a long history is a walk along the key, whatever the planner knows of the table: a plan that collects
+/// and sorts would read all of the rest for each page.
+#[tokio::test]
+async fn a_page_of_a_history_is_read_along_the_key() -> Result<()> {
+    const LONG: &str = "
+        alter table durable.step set (autovacuum_enabled = false);
+        insert into durable.step (bucket, workflow_id, lane, seq, kind, name, output, started_at)
+        select 7, 'w-7', '', n, 'step', 'research', '1', now() from generate_series(1, 20000) n";
+    let db = Db::new().await;
+    let mut connection = PgConnection::connect(db.url()).await?;
+    let history = statements().into_iter().find(|statement| statement.name == "history").context("the statement")?;
+    let types = "smallint[], text[], text[], integer[], bigint, bigint";
+    run(&mut connection, "set jit = off".to_owned()).await?;
+    // Prepared while the table is empty, and planned then, and again when it is full, and once it is known to be.
+    run(&mut connection, format!("prepare page({types}) as {}", history.text)).await?;
+    for filled in ["select 1", LONG, "analyze durable.step"] {
+        run(&mut connection, filled.to_owned()).await?;
+        for mode in ["force_custom_plan", "force_generic_plan"] {
+            run(&mut connection, format!("set plan_cache_mode = {mode}")).await?;
+            let plan = plan(&mut connection, "page", "'{7}', '{w-7}', '{\"\"}', '{500}', 1000, 1000000").await?;
+            let text = plan.to_string();
+            assert!(text.contains("\"Index Scan\"") && text.contains("step_pkey"), "{filled}, {mode}: {plan}");
+            assert!(!text.contains("Sort") && !text.contains("Bitmap"), "{filled}, {mode}: {plan}");
+        }
     }
     Ok(())
 }
