@@ -10,6 +10,7 @@ use crate::clock::DatabaseClock;
 use crate::error::Error;
 use crate::group::{Group, Item, Writer};
 use crate::id::OwnerId;
+use crate::sabotage::{Sabotage, sabotaged};
 use crate::store::commit::{Committed, WorkflowRow, commit};
 use crate::store::link::{Backoff, Links, call};
 use crate::store::step::{StepRow, record};
@@ -27,6 +28,7 @@ const LARGE: usize = 256 * 1024;
 const ACT: &str = "commit what workflows have come to";
 
 /// What one workflow has come to.
+#[derive(Clone)]
 pub(super) struct Write {
     /// Outcomes of steps.
     pub(super) steps: Vec<StepRow>,
@@ -41,6 +43,10 @@ pub(super) struct Written {
     /// All outcomes stand.
     pub(super) steps: bool,
     pub(super) row: Became,
+}
+
+impl Written {
+    const ALL: Self = Self { steps: true, row: Became::Done };
 }
 
 /// What came of a change of a workflow's row.
@@ -90,6 +96,7 @@ impl Committer {
     }
 }
 
+#[derive(Clone)]
 struct Statement {
     links: Arc<Links>,
     owner: OwnerId,
@@ -99,6 +106,19 @@ struct Statement {
 
 impl Writer<Write> for Statement {
     async fn write(&self, items: &[Write]) -> Result<Option<Vec<Written>>, Error> {
+        if sabotaged(Sabotage::AcknowledgesEarly) {
+            let (late, items) = (self.clone(), items.to_vec());
+            let answers = vec![Written::ALL; items.len()];
+            tokio::spawn(async move { late.surely(&items).await });
+            return Ok(Some(answers));
+        }
+        self.surely(items).await
+    }
+}
+
+impl Statement {
+    /// As many tries as it takes.
+    async fn surely(&self, items: &[Write]) -> Result<Option<Vec<Written>>, Error> {
         let mut backoff = Backoff::for_worker();
         loop {
             if self.lease.ended() {
@@ -110,18 +130,19 @@ impl Writer<Write> for Statement {
             }
         }
     }
-}
 
-impl Statement {
     /// One try. It may be repeated: what it wrote before then stands already.
     async fn once(&self, items: &[Write]) -> Result<Vec<Written>, Error> {
         if let [Write { steps, row: None }] = items
             && let [step] = &steps[..]
             && self.alone(step).await?
         {
-            return Ok(vec![Written { steps: true, row: Became::Done }]);
+            return Ok(vec![Written::ALL]);
         }
-        let batch = Batch::of(items);
+        let mut batch = Batch::of(items);
+        if sabotaged(Sabotage::DropsARow) && batch.steps.len() > 1 {
+            batch.steps.pop();
+        }
         let committed = call!(self.links, ACT, connection =>
             commit(connection, &self.links.sql, self.owner, &batch.steps(), &batch.rows()))?;
         self.clock.hear(committed.now, std::time::Instant::now());
@@ -163,7 +184,7 @@ impl<'i> Batch<'i> {
     }
 
     fn answers(&self, items: &[Write], committed: &Committed) -> Vec<Written> {
-        let mut answers = vec![Written { steps: true, row: Became::Done }; items.len()];
+        let mut answers = vec![Written::ALL; items.len()];
         for missing in &committed.missing {
             answers[self.steps[*missing].1].steps = false;
         }
