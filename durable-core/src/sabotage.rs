@@ -5,6 +5,7 @@
 
 /// A way in which a committer could be wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "the way to it is `testing`"))]
 pub enum Sabotage {
     /// It answers that a write stands before the database has said so.
     AcknowledgesEarly,

@@ -79,7 +79,8 @@ pub struct Crossing(Arc<OnceCell<()>>);
 impl Crossing {
     async fn pass(&self, outside: &PgPool) -> Result<()> {
         // One of them looks, for all.
-        self.0.get_or_try_init(|| until_opened(outside)).await.map(|()| ())
+        self.0.get_or_try_init(|| until_opened(outside)).await?;
+        Ok(())
     }
 }
 
@@ -216,9 +217,7 @@ pub async fn until(pool: &PgPool, so_far: impl Fn(Progress) -> bool) -> sqlx::Re
 /// When it never does.
 pub async fn until_amid(pool: &PgPool, records: usize) -> sqlx::Result<()> {
     let enough = i64::try_from(records).expect("a small number");
-    let progress = until(pool, |progress| progress.records >= enough).await?;
-    assert_eq!(progress.running, CROWD as i64, "{progress:?}");
-    Ok(())
+    until(pool, |progress| progress.records >= enough && progress.running == CROWD as i64).await.map(drop)
 }
 
 /// Wait until all of a crowd is over.

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod basics;
+mod batches;
 mod budgets;
 mod cancelling;
 mod crash;
@@ -11,6 +12,7 @@ mod history;
 mod in_transactions;
 mod lanes;
 mod messages;
+mod neighbours;
 mod plans;
 mod results;
 mod retries;

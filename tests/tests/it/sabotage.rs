@@ -49,8 +49,8 @@ async fn killed_before_its_commit(sabotage: Option<Sabotage>) -> Result<Vec<Stri
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_checker_sees_a_committer_that_acknowledges_before_its_commit() -> Result<()> {
-    let sound = killed_before_its_commit(None).await?;
-    let wrong = killed_before_its_commit(Some(Sabotage::AcknowledgesEarly)).await?;
+    let (sound, wrong) =
+        tokio::try_join!(killed_before_its_commit(None), killed_before_its_commit(Some(Sabotage::AcknowledgesEarly)))?;
     compare(&sound, &wrong);
     Ok(())
 }
@@ -87,8 +87,8 @@ async fn overtaken_without_knowing(sabotage: Option<Sabotage>) -> Result<Vec<Str
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_checker_sees_a_committer_that_forgets_the_owner() -> Result<()> {
-    let sound = overtaken_without_knowing(None).await?;
-    let wrong = overtaken_without_knowing(Some(Sabotage::ForgetsTheOwner)).await?;
+    let (sound, wrong) =
+        tokio::try_join!(overtaken_without_knowing(None), overtaken_without_knowing(Some(Sabotage::ForgetsTheOwner)))?;
     compare(&sound, &wrong);
     Ok(())
 }
@@ -105,8 +105,7 @@ async fn plain_load(sabotage: Option<Sabotage>) -> Result<Vec<String>> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_checker_sees_a_committer_that_drops_a_row() -> Result<()> {
-    let sound = plain_load(None).await?;
-    let wrong = plain_load(Some(Sabotage::DropsARow)).await?;
+    let (sound, wrong) = tokio::try_join!(plain_load(None), plain_load(Some(Sabotage::DropsARow)))?;
     compare(&sound, &wrong);
     Ok(())
 }
