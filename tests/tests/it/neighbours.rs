@@ -140,6 +140,8 @@ async fn a_refused_outcome_does_not_touch_the_neighbours() -> Result<()> {
     assert_eq!(db.text("select status from durable.workflow where id = 'w-9'").await, "running");
     let theirs = "select count(*) from durable.step where workflow_id in ('w-7', 'w-9')";
     assert_eq!(db.count(theirs).await, 0);
+    // Each is told of its own outcome: with a neighbour's answer they would have begun their second step.
+    assert_eq!((kit.log.count("w-7"), kit.log.count("w-9")), (1, 1));
     assert_eq!(db.count("select count(*) from durable.step").await, 2 * (CROWD as i64 - 2));
     Ok(())
 }
