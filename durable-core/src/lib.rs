@@ -57,13 +57,14 @@
 //!
 //! Lowest first; a room imports only rooms above it in this list.
 //!
-//! 1. words, without any I/O: `id`, `status`, `retry`, `codec`, `clock`, `topic`, `failure`, `error`, `options`, `probe`
+//! 1. words, without any I/O: `id`, `status`, `retry`, `codec`, `clock`, `topic`, `failure`, `error`, `options`, `probe`,
+//!    `sabotage`
 //! 2. `history`, `decide`, `info`: what is recorded, how an attempt ended, and how people read both; pure
 //! 3. `store`: the only place with SQL; `group`: many writes in one statement
 //! 4. `step`, `ctx`, `workflow`: what runs inside one attempt
 //! 5. `wake`, `hints`, `worker`: who is told what, here and elsewhere; claims, leases, execution
 //! 6. `client`, `start`, `starting`, `message`, `cancel`, `handle`: the doors for callers
-//! 7. `testing`: crash points and a movable clock
+//! 7. `testing`: crash points, a movable clock, and sabotage
 
 mod cancel;
 mod client;
@@ -83,6 +84,7 @@ mod message;
 mod options;
 mod probe;
 mod retry;
+mod sabotage;
 mod start;
 mod starting;
 mod status;

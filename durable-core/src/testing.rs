@@ -1,7 +1,7 @@
 //! For tests of crashes and of time. Behind the feature `testing`; never in a production build.
 //!
 //! A process can be made to die at its n-th crash point: before or after a database call or a step body.
-//! The database's clock can be moved for every connection at once.
+//! The database's clock can be moved for every connection at once. The committer can be sabotaged.
 
 use std::time::Duration;
 
@@ -10,6 +10,8 @@ use sqlx::PgPool;
 use crate::error::Error;
 use crate::options::millis;
 use crate::probe;
+use crate::sabotage;
+pub use crate::sabotage::Sabotage;
 use crate::store::clock;
 use crate::store::link::{Commits, Links, call, factory};
 use crate::store::sql::Sql;
@@ -28,6 +30,11 @@ pub fn crash_at(n: u64) {
 /// How many crash points this process has passed.
 pub fn crash_points_passed() -> u64 {
     probe::passed()
+}
+
+/// Let every committer of this process be wrong from now on, or right again.
+pub fn sabotage(how: Option<Sabotage>) {
+    sabotage::sabotage(how);
 }
 
 /// The database's clock in the hands of a test.

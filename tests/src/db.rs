@@ -95,6 +95,19 @@ impl Db {
         }
     }
 
+    /// Wait until a count is as wanted.
+    pub async fn until_count(&self, sql: &'static str, wanted: impl Fn(i64) -> bool) {
+        let began_at = Instant::now();
+        loop {
+            let count = self.count(sql).await;
+            if wanted(count) {
+                return;
+            }
+            assert!(began_at.elapsed() < PATIENCE, "never as wanted, but {count}: {sql}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Wait until a workflow has a status.
     pub async fn until_status(&self, id: &str, status: &str) {
         let began_at = Instant::now();

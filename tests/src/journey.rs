@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 use durable::{Builder, Ctx, PgConnection, StepCtx, Topic, step, workflow};
 use sqlx::PgPool;
 
+use crate::crowd::{Crossing, crossing, errand};
 use crate::db::PATIENCE;
 use crate::effects;
 
@@ -36,6 +37,9 @@ pub fn register(builder: Builder, outside: PgPool) -> Builder {
         .register(held_transaction)
         .register(modest)
         .register(poison)
+        .state(Crossing::default())
+        .register(errand)
+        .register(crossing)
 }
 
 /// What a journey gives.
@@ -109,7 +113,7 @@ pub async fn poison(ctx: &Ctx) -> Result<()> {
 
 #[step]
 async fn plain(step: &StepCtx, n: i64) -> Result<i64> {
-    note(step, "plain").await?;
+    note(step, "plain", "").await?;
     Ok(n + 1)
 }
 
@@ -121,21 +125,21 @@ async fn transactional(tx: &mut PgConnection, step: &StepCtx, n: i64) -> Result<
 
 #[step(retry(max_attempts = 5, first = "5ms", factor = 1.0))]
 async fn flaky(step: &StepCtx, n: i64) -> Result<i64> {
-    note(step, "flaky").await?;
+    note(step, "flaky", "").await?;
     ensure!(step.attempt() > 1, "the first attempt fails");
     Ok(n + 100)
 }
 
 #[step(retry(max_attempts = 5, first = "90ms", factor = 1.0, jitter = 0.0))]
 async fn patient(step: &StepCtx, n: i64) -> Result<i64> {
-    note(step, "patient").await?;
+    note(step, "patient", "").await?;
     ensure!(step.attempt() > 1, "the first attempt fails");
     Ok(n - 100)
 }
 
 #[step]
 async fn hold(step: &StepCtx) -> Result<u32> {
-    note(step, "hold").await?;
+    note(step, "hold", "").await?;
     pass(step).await?;
     Ok(std::process::id())
 }
@@ -143,7 +147,7 @@ async fn hold(step: &StepCtx) -> Result<u32> {
 #[step(tx)]
 async fn hold_transaction(tx: &mut PgConnection, step: &StepCtx) -> Result<u32> {
     effects::write(tx, step, "hold_transaction", "").await?;
-    note(step, "came").await?;
+    note(step, "came", "").await?;
     pass(step).await?;
     Ok(std::process::id())
 }
@@ -154,10 +158,10 @@ async fn abort() -> Result<()> {
 }
 
 /// Note an effect, however often the connection to the outside breaks: that is not what is tested.
-async fn note(step: &StepCtx, name: &str) -> Result<()> {
+pub(crate) async fn note(step: &StepCtx, name: &str, value: &str) -> Result<()> {
     let began_at = Instant::now();
     loop {
-        match effects::note(&step.state::<Outside>().0, step, name, "").await {
+        match effects::note(&step.state::<Outside>().0, step, name, value).await {
             Ok(()) => return Ok(()),
             Err(error) => ensure!(began_at.elapsed() < PATIENCE, "could not note an effect: {error}"),
         }

@@ -3,10 +3,12 @@
 //! `db` makes databases and workers, `effects` counts what step bodies did in append-only tables without
 //! unique constraints, `gate` holds a body where a test wants it, `kit` has steps that are watched and held,
 //! `island` is a worker that can be taken away, `soon` bounds the wait for a result, `wire` counts what connections say.
-//! For the tests of crashes, `journey` has the workflows, `victim` the processes, `checker` what must be true
-//! afterwards. The tests themselves are in `tests/it`, the processes that they kill in `bin`.
+//! For the tests of crashes, `journey` has the workflows, and `crowd` those that run in great number, `victim` the
+//! processes, `checker` what must be true afterwards. The tests themselves are in `tests/it`, the processes that they
+//! kill in `bin`.
 
 pub mod checker;
+pub mod crowd;
 pub mod db;
 pub mod effects;
 pub mod gate;

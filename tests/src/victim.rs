@@ -5,10 +5,13 @@
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use durable::testing::Sabotage;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::db::PATIENCE;
+
+const SABOTAGES: [Sabotage; 3] = [Sabotage::AcknowledgesEarly, Sabotage::ForgetsTheOwner, Sabotage::DropsARow];
 
 /// What a victim is told through its environment.
 #[derive(Clone, Debug)]
@@ -25,6 +28,8 @@ pub struct Orders {
     pub crash_at: u64,
     /// Start this journey, send it its words and see it through.
     pub journey: Option<String>,
+    /// What is wrong with its committer, to prove that it would show.
+    pub sabotage: Option<Sabotage>,
 }
 
 impl Orders {
@@ -37,6 +42,7 @@ impl Orders {
             max_recoveries: 1_000,
             crash_at: 0,
             journey: None,
+            sabotage: None,
         }
     }
 
@@ -55,6 +61,7 @@ impl Orders {
             max_recoveries: u32::try_from(number("VICTIM_MAX_RECOVERIES")).expect("a small number"),
             crash_at: number("VICTIM_CRASH_AT"),
             journey: Some(text("VICTIM_JOURNEY")).filter(|id| !id.is_empty()),
+            sabotage: SABOTAGES.into_iter().find(|s| format!("{s:?}") == text("VICTIM_SABOTAGE")),
         }
     }
 }
@@ -89,6 +96,7 @@ impl Victim {
             .env("VICTIM_MAX_RECOVERIES", orders.max_recoveries.to_string())
             .env("VICTIM_CRASH_AT", orders.crash_at.to_string())
             .env("VICTIM_JOURNEY", orders.journey.clone().unwrap_or_default())
+            .env("VICTIM_SABOTAGE", orders.sabotage.map(|s| format!("{s:?}")).unwrap_or_default())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

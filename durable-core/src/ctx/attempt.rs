@@ -403,8 +403,13 @@ impl Attempt {
 
     /// A part of the history was read. Answers where to read on at once, if need be.
     pub(crate) fn read(&self, page: Page) -> Option<Position> {
-        let (answered, next) = self.inner().recall.read(page);
+        let mut inner = self.inner();
+        let (answered, next) = inner.recall.read(page);
+        let executor = inner.executor.clone();
+        drop(inner);
         answered.into_iter().for_each(Waker::wake);
+        // Also when nobody was answered: others may want another part, and the executor is who orders it.
+        executor.inspect(Waker::wake_by_ref);
         next
     }
 

@@ -11,6 +11,7 @@ use crate::clock::DatabaseClock;
 use crate::error::Error;
 use crate::group::{Group, Item, Writer};
 use crate::id::OwnerId;
+use crate::sabotage::{Sabotage, sabotaged};
 use crate::store::commit::{Apart, Committed, WorkflowRow, commit, commit_apart};
 use crate::store::link::{Backoff, Links, call};
 use crate::store::step::{StepRow, record};
@@ -28,6 +29,7 @@ const LARGE: usize = 256 * 1024;
 const ACT: &str = "commit what workflows have come to";
 
 /// What one workflow has come to.
+#[derive(Clone)]
 pub(super) struct Write {
     /// Outcomes of steps.
     pub(super) steps: Vec<StepRow>,
@@ -42,6 +44,10 @@ pub(super) struct Written {
     /// All outcomes stand.
     pub(super) steps: bool,
     pub(super) row: Became,
+}
+
+impl Written {
+    const ALL: Self = Self { steps: true, row: Became::Done };
 }
 
 /// What came of a change of a workflow's row.
@@ -91,6 +97,7 @@ impl Committer {
     }
 }
 
+#[derive(Clone)]
 struct Statement {
     links: Arc<Links>,
     owner: OwnerId,
@@ -100,6 +107,19 @@ struct Statement {
 
 impl Writer<Write> for Statement {
     async fn write(&self, items: &[Write]) -> Result<Option<Vec<Written>>, Error> {
+        if sabotaged(Sabotage::AcknowledgesEarly) {
+            let (late, items) = (self.clone(), items.to_vec());
+            let answers = vec![Written::ALL; items.len()];
+            tokio::spawn(async move { late.surely(&items).await });
+            return Ok(Some(answers));
+        }
+        self.surely(items).await
+    }
+}
+
+impl Statement {
+    /// As many tries as it takes.
+    async fn surely(&self, items: &[Write]) -> Result<Option<Vec<Written>>, Error> {
         let mut backoff = Backoff::for_worker();
         loop {
             if self.lease.ended() {
@@ -111,19 +131,20 @@ impl Writer<Write> for Statement {
             }
         }
     }
-}
 
-impl Statement {
     /// One try. It may be repeated: what it wrote before then stands already.
     async fn once(&self, items: &[Write]) -> Result<Vec<Written>, Error> {
         if let [Write { steps, row: None }] = items
             && let [step] = &steps[..]
             && self.alone(step).await?
         {
-            return Ok(vec![Written { steps: true, row: Became::Done }]);
+            return Ok(vec![Written::ALL]);
         }
-        let mut answers = vec![Written { steps: true, row: Became::Done }; items.len()];
-        let batch = Batch::of(items, |_| true);
+        let mut answers = vec![Written::ALL; items.len()];
+        let mut batch = Batch::of(items, |_| true);
+        if sabotaged(Sabotage::DropsARow) && batch.steps.len() > 1 {
+            batch.steps.pop();
+        }
         let (steps, rows) = (batch.steps(), batch.rows());
         let committed = call!(self.links, ACT, connection =>
             commit(connection, &self.links.sql, self.owner, &steps, &rows))?;

@@ -19,6 +19,7 @@ async fn main() -> Result<()> {
     let outside = PgPoolOptions::new().max_connections(4).connect(&orders.url).await?;
     let pool = PgPoolOptions::new().max_connections(2).connect_lazy(&orders.url)?;
     durable::testing::crash_at(orders.crash_at);
+    durable::testing::sabotage(orders.sabotage);
     let builder = Durable::builder(pool)
         .queue(&orders.queue)
         .lease(orders.lease)

@@ -15,7 +15,7 @@ use super::plans::statements;
 
 const STEPS: usize = 10;
 const STATEMENTS: usize = 4;
-const NUDGE: Topic<i64> = Topic::new("nudge");
+pub(super) const NUDGE: Topic<i64> = Topic::new("nudge");
 
 #[step]
 async fn add(n: i64) -> Result<i64> {
@@ -38,7 +38,7 @@ async fn hold(step: &StepCtx) -> Result<()> {
 }
 
 #[workflow]
-async fn ten_steps(ctx: &Ctx) -> Result<i64> {
+pub(super) async fn ten_steps(ctx: &Ctx) -> Result<i64> {
     let mut n = 0;
     for _ in 0..STEPS {
         n = ctx.run(add(n)).await?;
@@ -52,7 +52,7 @@ async fn one_transaction(ctx: &Ctx) -> Result<()> {
 }
 
 #[workflow]
-async fn ask(ctx: &Ctx) -> Result<i64> {
+pub(super) async fn ask(ctx: &Ctx) -> Result<i64> {
     Ok(ctx.receive(NUDGE).await?)
 }
 
@@ -83,14 +83,14 @@ async fn held(ctx: &Ctx) -> Result<i64> {
 }
 
 /// A database whose every connection but the test's own is counted.
-struct Lab {
-    db: Db,
-    wire: Wire,
+pub(super) struct Lab {
+    pub(super) db: Db,
+    pub(super) wire: Wire,
     names: HashMap<String, String>,
 }
 
 impl Lab {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let db = Db::new().await;
         let wire = Wire::to(&db);
         let names = statements().into_iter().map(|statement| (statement.text, statement.name)).collect();
@@ -99,13 +99,13 @@ impl Lab {
 
     /// A worker that looks for work only when told, so that what is counted is what the workflow costs. What it says
     /// to other processes is counted in `hints`.
-    fn builder(&self) -> Builder {
+    pub(super) fn builder(&self) -> Builder {
         let quiet = Duration::from_secs(60);
         Durable::builder(self.wire.pool()).migrate(false).lease(quiet).poll_every(quiet).hints(false)
     }
 
     /// Start a worker, and let it look for work once, as it does when it begins.
-    async fn worker(&self, builder: Builder) -> Result<Durable> {
+    pub(super) async fn worker(&self, builder: Builder) -> Result<Durable> {
         self.wire.forget();
         let durable = builder.start().await?;
         let began_at = Instant::now();
@@ -119,7 +119,7 @@ impl Lab {
     /// The round trips since the wire last forgot, each by the names of its statements; without the heartbeat and the
     /// looks around, which are the worker's and not the workflow's, and without what sets up a connection and
     /// prepares it for a statement, once.
-    fn spent(&self) -> Vec<String> {
+    pub(super) fn spent(&self) -> Vec<String> {
         let flights = self.wire.flights();
         let named = flights.iter().map(|flight| (flight.fresh, self.name(flight)));
         let counted = named.filter(|(fresh, name)| match name.as_str() {
@@ -142,7 +142,7 @@ impl Lab {
     }
 
     /// What a workflow costs from its start until it has this status.
-    async fn cost<T>(
+    pub(super) async fn cost<T>(
         &self,
         start: impl IntoFuture<Output = Result<Handle<T>, durable::Error>>,
         until: &str,
@@ -158,7 +158,7 @@ fn first_words(text: &str) -> String {
     text.split_whitespace().take(2).collect::<Vec<_>>().join(" ").trim_end_matches(';').to_lowercase()
 }
 
-fn count(names: &[String], name: &str) -> usize {
+pub(super) fn count(names: &[String], name: &str) -> usize {
     names.iter().filter(|n| *n == name).count()
 }
 

@@ -21,17 +21,17 @@ use sqlx::{AssertSqlSafe, PgPool};
 const VICTIM: &str = env!("CARGO_BIN_EXE_victim");
 
 /// A server of the test's own, with production's durability, that it may mistreat.
-struct Own {
+pub(super) struct Own {
     server: Option<Server>,
-    url: String,
+    pub(super) url: String,
     /// The application's pool.
     pool: PgPool,
     /// For what is outside the system under test: its commits wait for no standby.
-    outside: PgPool,
+    pub(super) outside: PgPool,
 }
 
 impl Own {
-    async fn start(options: ServerOptions) -> Result<Self> {
+    pub(super) async fn start(options: ServerOptions) -> Result<Self> {
         durable_tests::db::log_if_asked();
         let server = tokio::task::spawn_blocking(|| Server::start(options)).await??;
         let url = server.url("postgres");
@@ -43,7 +43,7 @@ impl Own {
         Ok(Self { server: Some(server), url, pool, outside })
     }
 
-    fn builder(&self) -> Builder {
+    pub(super) fn builder(&self) -> Builder {
         let builder = Durable::builder(self.pool.clone())
             .lease(Duration::from_secs(2))
             .poll_every(Duration::from_millis(50))
@@ -52,7 +52,7 @@ impl Own {
     }
 
     /// Kill the server in the middle of whatever it does, and let it recover.
-    async fn crash(&mut self) -> Result<()> {
+    pub(super) async fn crash(&mut self) -> Result<()> {
         let mut server = self.server.take().expect("the server is there");
         let server = tokio::task::spawn_blocking(move || {
             server.kill()?;
@@ -195,7 +195,7 @@ async fn a_killed_server_loses_nothing_that_was_acknowledged() -> Result<()> {
 }
 
 /// Let every commit that flushes hang, as if it waited for a standby that is gone.
-async fn hang_commits(own: &Own) -> Result<()> {
+pub(super) async fn hang_commits(own: &Own) -> Result<()> {
     sqlx::query("alter system set synchronous_standby_names = 'nobody'").execute(&own.outside).await?;
     sqlx::query("select pg_reload_conf()").execute(&own.outside).await?;
     let began_at = Instant::now();
@@ -216,12 +216,12 @@ async fn hang_commits(own: &Own) -> Result<()> {
 }
 
 /// Cut the connections whose commit hangs. The commit stands, but its caller hears of an error.
-async fn cut_hanging(own: &Own) -> Result<i64> {
+pub(super) async fn cut_hanging(own: &Own) -> Result<i64> {
     let sql = "select count(pg_terminate_backend(pid)) from pg_stat_activity where wait_event = 'SyncRep'";
     Ok(sqlx::query_scalar(sql).fetch_one(&own.outside).await?)
 }
 
-async fn let_commits_go(own: &Own) -> Result<()> {
+pub(super) async fn let_commits_go(own: &Own) -> Result<()> {
     sqlx::query("alter system reset synchronous_standby_names").execute(&own.outside).await?;
     sqlx::query("select pg_reload_conf()").execute(&own.outside).await?;
     Ok(())

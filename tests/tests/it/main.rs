@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod basics;
+mod batches;
 mod budgets;
 mod cancelling;
 mod crash;
@@ -13,15 +14,18 @@ mod in_transactions;
 mod lanes;
 mod long_histories;
 mod messages;
+mod neighbours;
 mod plans;
 mod results;
 mod retries;
+mod sabotage;
 mod secrets;
 mod starting;
 mod steps;
 mod takeover;
 mod tidy;
 mod ui;
+mod under_load;
 mod values;
 mod waiting;
 mod waiting_states;

@@ -209,7 +209,7 @@ async fn a_fenced_worker_that_does_not_know_is_refused() -> Result<()> {
     Ok(())
 }
 
-async fn until_second_incarnation(db: &Db, victim: &Victim) {
+pub(super) async fn until_second_incarnation(db: &Db, victim: &Victim) {
     let began_at = Instant::now();
     let sql = "select count(*) from durable.worker where pid = $1";
     while sqlx::query_scalar::<_, i64>(sql).bind(victim.pid()).fetch_one(&db.pool).await.expect("the workers") < 2 {
