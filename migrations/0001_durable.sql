@@ -54,19 +54,20 @@ create index workflow_stopping on durable.workflow (stopping)                whe
 
 -- What happened, once per position. Append-only: the primary key is the fence.
 create table durable.step (
+    -- In the order of their alignment, which saves some bytes in every row.
+    started_at   timestamptz not null,
+    ended_at     timestamptz not null default durable.now(), -- what the body takes for the time, from then on
+    recorded_at  timestamptz not null default durable.now(),
+    seq          integer     not null,
     bucket       smallint    not null,
     workflow_id  text        collate "C" not null,
     lane         text        collate "C" not null,           -- '' is the body; '3' the branch opened at 3; '3.1' inside it
-    seq          integer     not null,
     kind         text        collate "C" not null,           -- step, transaction, sleep, receive
     name         text        collate "C" not null,
     input        json,
     output       json,
     failure      json,
     attempts     json,                                       -- the attempts that failed, with their errors
-    started_at   timestamptz not null,
-    ended_at     timestamptz not null default durable.now(), -- what the body takes for the time, from then on
-    recorded_at  timestamptz not null default durable.now(),
     primary key (bucket, workflow_id, lane, seq)
 ) with (
     autovacuum_vacuum_insert_scale_factor = 0.1

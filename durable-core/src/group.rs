@@ -164,8 +164,10 @@ mod tests {
         }
     }
 
-    fn group(go: usize) -> (Arc<Group<u32>>, Arc<Mutex<Vec<usize>>>, Arc<Semaphore>) {
-        let (batches, go) = (Arc::<Mutex<Vec<usize>>>::default(), Arc::new(Semaphore::new(go)));
+    type Batches = Arc<Mutex<Vec<usize>>>;
+
+    fn group(go: usize) -> (Arc<Group<u32>>, Batches, Arc<Semaphore>) {
+        let (batches, go) = (Batches::default(), Arc::new(Semaphore::new(go)));
         (Arc::new(Group::new(Doubler { batches: batches.clone(), go: go.clone() })), batches, go)
     }
 

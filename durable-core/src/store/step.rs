@@ -136,13 +136,16 @@ pub(crate) async fn transact(
         .bind(&step.failure)
         .bind(&step.attempts)
         .bind(step.took_ms)
-        .fetch_one(connection)
-        .await?;
-    Ok(match (row.try_get("recorded_at")?, row.try_get("same_transaction")?) {
-        (Some(at), _) => Transacted::Recorded(at),
-        (None, true) => Transacted::Refused,
-        (None, false) => Transacted::AnotherTransaction,
-    })
+        .fetch_optional(&mut *connection)
+        .await;
+    match row {
+        Ok(Some(row)) => Ok(Transacted::Recorded(row.try_get("recorded_at")?)),
+        Ok(None) if mark_stands(connection, sql, mark).await? => Ok(Transacted::Refused),
+        Ok(None) => Ok(Transacted::AnotherTransaction),
+        // The transaction is lost with that, and was to be given up anyway.
+        Err(error) if is_taken(&error) => Ok(Transacted::Refused),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether a connection is still in the transaction that `mark` identifies.

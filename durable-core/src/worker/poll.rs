@@ -1,11 +1,11 @@
 //! The loops of a worker: claim what is due, take over from workers that died, stop what was cancelled.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::Engine;
+use super::{Engine, Plan};
 use crate::decide::Stop;
 use crate::error::Error;
 use crate::id::Id;
@@ -13,9 +13,13 @@ use crate::status::Status;
 use crate::store::claim::{self as store, Claimed};
 use crate::store::lease;
 use crate::store::link::{Backoff, call};
+use crate::wake::Word;
 
 /// Workflows in one claim. Bounded so that one statement stays a matter of milliseconds.
 const CLAIM_MAX: usize = 500;
+
+/// How long a claim waits for more room, when there is more to claim than there was room for.
+const GATHER_WITHIN: Duration = Duration::from_millis(10);
 
 /// Workflows given back in one round, so that one round stays far shorter than a lease even after a night
 /// of outage.
@@ -26,6 +30,7 @@ pub(super) async fn poll(engine: &Arc<Engine>) {
     let plan = &engine.plan;
     let sweep_every = plan.settings.lease;
     let mut swept_at = Instant::now();
+    let mut more = false;
     loop {
         if swept_at.elapsed() >= sweep_every {
             sweep(engine).await;
@@ -37,7 +42,9 @@ pub(super) async fn poll(engine: &Arc<Engine>) {
         if !engine.lease.may_begin().await {
             return engine.lease.lost().await;
         }
-        match claim(engine, first).await {
+        let claimed = claim(engine, first, more).await;
+        more = matches!(claimed, Ok(true));
+        match claimed {
             Ok(true) => {}
             Ok(false) => plan.wake.wait(plan.settings.poll_every).await,
             Err(error) => {
@@ -50,14 +57,9 @@ pub(super) async fn poll(engine: &Arc<Engine>) {
 }
 
 /// Claim as many workflows as there is room for, and run them. Whether there may be more.
-async fn claim(engine: &Arc<Engine>, first: OwnedSemaphorePermit) -> Result<bool, Error> {
+async fn claim(engine: &Arc<Engine>, first: OwnedSemaphorePermit, more: bool) -> Result<bool, Error> {
     let plan = &engine.plan;
-    let mut slots = vec![first];
-    while slots.len() < CLAIM_MAX
-        && let Ok(slot) = plan.slots.clone().try_acquire_owned()
-    {
-        slots.push(slot);
-    }
+    let slots = gather(plan, first, more).await;
     let limit = slots.len();
     let bodies = plan.registry.names();
     let claimed = call!(engine.claims, "claim workflows", connection => store::claim(
@@ -76,6 +78,26 @@ async fn claim(engine: &Arc<Engine>, first: OwnedSemaphorePermit) -> Result<bool
         tokio::spawn(async move { begin(&engine, claimed, slots).await });
     }
     Ok(full)
+}
+
+/// All the room there is, within the bound of a claim. When the last claim has left `more` behind, workflows end all the
+/// time, and for each a claim of its own would cost far more than it is worth: then some room comes together first.
+async fn gather(plan: &Plan, first: OwnedSemaphorePermit, more: bool) -> Vec<OwnedSemaphorePermit> {
+    let mut slots = vec![first];
+    let together = u32::try_from(plan.settings.concurrency.div_ceil(4).min(CLAIM_MAX / 2) - 1).unwrap_or_default();
+    if more
+        && together > 0
+        && let Ok(Ok(mut gathered)) =
+            tokio::time::timeout(GATHER_WITHIN, plan.slots.clone().acquire_many_owned(together)).await
+    {
+        slots.extend(std::iter::from_fn(|| gathered.split(1)));
+    }
+    while slots.len() < CLAIM_MAX
+        && let Ok(slot) = plan.slots.clone().try_acquire_owned()
+    {
+        slots.push(slot);
+    }
+    slots
 }
 
 /// Find workflows that this worker owns without knowing it, because the reply to a claim or a start was lost, and
@@ -172,6 +194,7 @@ async fn take_over(engine: &Arc<Engine>) -> bool {
     }
     tracing::warn!(count = reaped.len(), "took workflows over from dead workers");
     plan.wake.now();
+    plan.wake.tell_others(Word::Due(plan.settings.queue.clone()));
     i64::try_from(reaped.len()).is_ok_and(|count| count >= REAP_MAX)
 }
 

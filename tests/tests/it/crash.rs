@@ -102,8 +102,8 @@ async fn a_workflow_outlives_a_row_of_dying_workers() -> Result<()> {
         .map(async |(n, mut dice)| {
             let id = format!("row-{n}");
             let mut deaths = 0;
-            // A worker passes some 60 points while it waits for the lease of the one before it.
-            while deaths < DEATHS_MAX && !travel(&db, &id, 60 + dice.below(points)).await.status.success() {
+            // A worker passes some points while it waits for the lease of the one before it.
+            while deaths < DEATHS_MAX && !travel(&db, &id, 20 + dice.below(points / 2)).await.status.success() {
                 deaths += 1;
             }
             travel(&db, &id, 0).await;
