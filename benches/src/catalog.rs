@@ -1,6 +1,7 @@
 //! The rows of the report: what is measured, beside which limit, and what is required. To be read as a table.
 
 use crate::figure::Figure::{self, *};
+use crate::relay::Transport;
 use crate::workloads::curves;
 
 /// One line of the report.
@@ -151,13 +152,35 @@ pub(crate) const GROUPS: &[Group] = &[
     Group {
         title: "two processes",
         rounds: Rounds::InTurns,
+        rows: &[
+            row(
+                "processes-2",
+                "two processes, 256 in flight each",
+                "steps/s",
+                Processes(2, 256),
+                Measured(Processes(1, 256), "one process, 256"),
+                AtLeast(1.0),
+            ),
+            row(
+                "processes-2-split",
+                "two processes, 128 in flight each",
+                "steps/s",
+                Processes(2, 128),
+                Measured(Processes(1, 256), "one process, 256"),
+                Nothing,
+            ),
+        ],
+    },
+    Group {
+        title: "TCP",
+        rounds: Rounds::InTurns,
         rows: &[row(
-            "processes-2",
-            "two processes, 128 in flight each",
+            "tcp-2000",
+            "W1, 2,000 in flight, by TCP through a relay",
             "steps/s",
-            Processes(2),
-            Measured(Processes(1), "one process, 256"),
-            AtLeast(1.0),
+            Relayed(Transport::Tcp, 2_000),
+            Measured(Relayed(Transport::UnixSocket, 2_000), "by unix socket through it"),
+            Nothing,
         )],
     },
     Group {

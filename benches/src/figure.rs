@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 
 use crate::bench::Bench;
+use crate::relay::{Relay, Transport};
 use crate::workloads::closed::{self, Load};
 use crate::workloads::{cost, processes, queue, sleepers, takeover};
 use crate::{bare, limits};
@@ -39,8 +40,10 @@ pub(crate) enum Figure {
     /// W6, in seconds from the fence, and from the first claim.
     Takeover,
     Claimed,
-    /// Steps per second of so many processes.
-    Processes(usize),
+    /// Steps per second of so many processes, each with so many in flight.
+    Processes(usize, usize),
+    /// W1 with so many in flight, through a relay.
+    Relayed(Transport, usize),
     /// Per workflow, with so many in flight.
     Statements(usize),
     /// Bytes per workflow.
@@ -94,7 +97,13 @@ async fn probe(bench: &Bench, figure: Figure) -> Result<Vec<(Figure, f64)>> {
             let found = takeover::measure(bench).await?;
             vec![(Figure::Takeover, found.from_fence), (Figure::Claimed, found.from_claim)]
         }
-        Figure::Processes(count) => vec![(figure, processes::steps(bench, count).await?)],
+        Figure::Processes(count, in_flight) => vec![(figure, processes::steps(bench, count, in_flight).await?)],
+        Figure::Relayed(transport, in_flight) => {
+            bench.fresh().await?;
+            let relay = Relay::start(bench, transport).await?;
+            let found = closed::run(&relay.url, bench.pace, in_flight, Load::Plain { bytes: 200 }).await?;
+            vec![(figure, found.steps_per_s)]
+        }
         Figure::Statements(in_flight) => vec![(figure, cost::statements(bench, in_flight).await?)],
         Figure::Wal | Figure::WalImages => {
             let found = cost::wal(bench).await?;

@@ -16,7 +16,7 @@ use crate::id::Id;
 use crate::message::SendMessage;
 use crate::options::Settings;
 use crate::start::{Start, StartMany};
-use crate::starting::Starter;
+use crate::starter::Starter;
 use crate::step::States;
 use crate::store::link::{Backoff, Commits, Links, call, factory};
 use crate::store::sql::Sql;

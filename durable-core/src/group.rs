@@ -49,8 +49,11 @@ pub(crate) struct Group<I: Item> {
 struct InLine<I: Item> {
     item: I,
     reply: oneshot::Sender<Result<(I, I::Answer), Error>>,
-    _room: OwnedSemaphorePermit,
+    _room: Room,
 }
+
+/// The place in line of an item that is large enough to count; the number of items bounds the small ones.
+type Room = Option<OwnedSemaphorePermit>;
 
 impl<I: Item> Group<I> {
     /// Start a writer. It ends with the group.
@@ -63,9 +66,11 @@ impl<I: Item> Group<I> {
     /// Have an item written, and wait for its answer, with which it comes back. `None` when nobody may write any more;
     /// it is then not known whether it was written.
     pub(crate) async fn write(&self, item: I) -> Result<Option<(I, I::Answer)>, Error> {
-        let permits = (item.bytes() / BYTES_PER_PERMIT).clamp(1, LINE_BYTES_MAX / BYTES_PER_PERMIT);
-        let permits = u32::try_from(permits).unwrap_or(u32::MAX);
-        let room = self.room.clone().acquire_many_owned(permits).await.expect("the room is never closed");
+        let permits = (item.bytes() / BYTES_PER_PERMIT).min(LINE_BYTES_MAX / BYTES_PER_PERMIT);
+        let room = match u32::try_from(permits).unwrap_or(u32::MAX) {
+            0 => None,
+            permits => Some(self.room.clone().acquire_many_owned(permits).await.expect("the room is never closed")),
+        };
         let (reply, answer) = oneshot::channel();
         if self.line.send(InLine { item, reply, _room: room }).await.is_err() {
             return Ok(None);
@@ -88,7 +93,7 @@ async fn serve<I: Item>(writer: impl Writer<I>, mut line: mpsc::Receiver<InLine<
 }
 
 type Reply<I> = oneshot::Sender<Result<(I, <I as Item>::Answer), Error>>;
-type Replies<I> = Vec<(Reply<I>, OwnedSemaphorePermit)>;
+type Replies<I> = Vec<(Reply<I>, Room)>;
 
 /// A batch: the first item, and what else is in line, within the bounds.
 fn fill<I: Item>(first: InLine<I>, line: &mut mpsc::Receiver<InLine<I>>) -> (Vec<I>, Replies<I>) {

@@ -63,7 +63,7 @@
 //! 3. `store`: the only place with SQL; `group`: many writes in one statement
 //! 4. `step`, `ctx`, `workflow`: what runs inside one attempt
 //! 5. `wake`, `hints`, `worker`: who is told what, here and elsewhere; claims, leases, execution
-//! 6. `client`, `start`, `starting`, `message`, `cancel`, `handle`: the doors for callers
+//! 6. `client`, `start`, `starting`, `starter`, `message`, `cancel`, `handle`: the doors for callers
 //! 7. `testing`: crash points, a movable clock, and sabotage
 
 mod cancel;
@@ -86,6 +86,7 @@ mod probe;
 mod retry;
 mod sabotage;
 mod start;
+mod starter;
 mod starting;
 mod status;
 mod step;

@@ -1,7 +1,6 @@
-//! The act of starting: one statement for one or for thousands, on the caller's transaction or on its own. What
-//! many callers start at the same time goes into one statement, too.
+//! The act of starting: one statement for one or for thousands, on the caller's transaction or on its own. Those that
+//! are not in a caller's transaction go through `starter`.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,11 +8,10 @@ use sqlx::PgConnection;
 
 use crate::client::Client;
 use crate::error::{Error, ErrorKind};
-use crate::group::{Group, Item, Writer};
 use crate::handle::{Expected, Handle};
 use crate::start::IfExists;
+use crate::starter::{Answers, StartItem};
 use crate::store::claim::Claimed;
-use crate::store::link::{Backoff, Links, call};
 use crate::store::start::{self as store, NewWorkflow, StartGroup, Started};
 use crate::worker::{Engine, Reserved};
 
@@ -46,8 +44,6 @@ pub(crate) async fn start_all<T>(
     let mut expected = expected.into_iter();
     Ok(handles.into_iter().map(|handle| handle.expecting(expected.next().flatten())).collect())
 }
-
-type Answers = Vec<Option<Started>>;
 
 /// In the caller's transaction: one statement, and its errors are the transaction's.
 async fn in_callers_transaction(
@@ -190,95 +186,5 @@ fn born(given: &NewWorkflow, started: &Started) -> Claimed {
         created_at: started.created_at,
         now: started.created_at,
         seen_at: Instant::now(),
-    }
-}
-
-/// The way to the writers of starts.
-pub(crate) struct Starter {
-    groups: Vec<Group<StartItem>>,
-}
-
-/// Statements at a time.
-const WRITERS: usize = 2;
-
-impl Starter {
-    pub(crate) fn new(links: &Arc<Links>) -> Self {
-        let group = || Group::new(Statement { links: links.clone() });
-        Self { groups: std::iter::repeat_with(group).take(WRITERS).collect() }
-    }
-
-    async fn write(&self, start: StartItem) -> Result<Option<(StartItem, Answers)>, Error> {
-        let place = start.given.first().map_or(0, |new| usize::try_from(new.id.bucket()).unwrap_or_default());
-        self.groups[place % WRITERS].write(start).await
-    }
-}
-
-/// What one caller starts.
-struct StartItem {
-    given: Vec<NewWorkflow>,
-    policy: IfExists,
-}
-
-impl Item for StartItem {
-    type Answer = Answers;
-
-    fn rows(&self) -> usize {
-        self.given.len()
-    }
-
-    fn bytes(&self) -> usize {
-        self.given.iter().map(NewWorkflow::bytes).sum()
-    }
-}
-
-struct Statement {
-    links: Arc<Links>,
-}
-
-impl Writer<StartItem> for Statement {
-    async fn write(&self, items: &[StartItem]) -> Result<Option<Vec<Answers>>, Error> {
-        let mut answers: Vec<Answers> = vec![Vec::new(); items.len()];
-        let mut left: Vec<usize> = (0..items.len()).collect();
-        while !left.is_empty() {
-            let (now, later) = without_repeats(items, &left);
-            let started = self.start(&now.iter().map(|n| &items[*n]).collect::<Vec<_>>()).await?;
-            let mut started = started.into_iter();
-            for n in now {
-                answers[n] = started.by_ref().take(items[n].given.len()).collect();
-            }
-            left = later;
-        }
-        Ok(Some(answers))
-    }
-}
-
-/// One statement cannot say which of two callers of the same id has started it, so the second one goes into the next:
-/// the items for this statement, and those for later.
-fn without_repeats(items: &[StartItem], left: &[usize]) -> (Vec<usize>, Vec<usize>) {
-    let mut ids = HashSet::new();
-    left.iter().partition(|n| {
-        let new = || items[**n].given.iter().map(|new| &new.id);
-        let free = new().all(|id| !ids.contains(id));
-        ids.extend(new().filter(|_| free));
-        free
-    })
-}
-
-impl Statement {
-    async fn start(&self, items: &[&StartItem]) -> Result<Answers, Error> {
-        let act = match items {
-            [StartItem { given, .. }] if given.len() == 1 => format!("start workflow {}", given[0].id),
-            _ => format!("start {} workflows", items.iter().map(|item| item.given.len()).sum::<usize>()),
-        };
-        let groups: Vec<_> =
-            items.iter().map(|item| StartGroup { given: &item.given, policy: item.policy.as_number() }).collect();
-        let mut backoff = Backoff::for_callers();
-        loop {
-            match call!(self.links, &act, connection => store::start(connection, &self.links.sql, &groups)) {
-                // An unknown outcome is resolved by the same statement: the id is the key.
-                Err(error) if backoff.again(&error).await => {}
-                answer => break answer,
-            }
-        }
     }
 }

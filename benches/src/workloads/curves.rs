@@ -60,9 +60,9 @@ pub(crate) async fn curve(bench: &Bench, id: &'static str) -> Result<Curve> {
         }
         "curve-processes" => {
             for count in [1, 2, 4] {
-                point(count as f64, processes::steps(bench, count).await?);
+                point(count as f64, processes::steps(bench, count, 256).await?);
             }
-            "worker processes that share 256 in flight"
+            "worker processes, 256 in flight each"
         }
         _ => {
             for asleep in [0, 1_000_000] {

@@ -71,12 +71,12 @@ impl Child {
     }
 }
 
-/// Steps per second of so many processes together, which share 256 workflows in flight.
-pub(crate) async fn steps(bench: &Bench, processes: usize) -> Result<f64> {
+/// Steps per second of so many processes together, each with so many workflows in flight.
+pub(crate) async fn steps(bench: &Bench, processes: usize, in_flight: usize) -> Result<f64> {
     bench.fresh().await?;
     let role = Role::Loop {
         url: bench.url.clone(),
-        in_flight: 256 / processes,
+        in_flight,
         warm_up_ms: bench.pace.warm_up.as_millis() as u64,
         ours_ms: bench.pace.ours.as_millis() as u64,
     };

@@ -216,7 +216,7 @@ impl Attempt {
 
     /// Leave an order. It begins once every outcome that the body was given before is written.
     pub(crate) fn order(&self, order: Order) {
-        self.inner().ordered.push(order);
+        push(&mut self.inner().ordered, order);
     }
 
     /// What stands at a position. A mismatch stops the attempt.
@@ -272,13 +272,13 @@ impl Attempt {
 
     /// Let an outcome ride along with the workflow's next write, whenever that is.
     pub(crate) fn write_some_time(&self, row: StepRow) {
-        self.inner().unwritten.push(row);
+        push(&mut self.inner().unwritten, row);
     }
 
     /// Have an outcome written before anything else begins.
     pub(crate) fn write_first(&self, row: StepRow) {
         let mut inner = self.inner();
-        inner.unwritten.push(row);
+        push(&mut inner.unwritten, row);
         inner.pressing += 1;
     }
 
@@ -460,6 +460,14 @@ impl Inner {
             })
             .collect()
     }
+}
+
+/// Usually it is the only one, for which a vector would make room for four.
+fn push<T>(to: &mut Vec<T>, one: T) {
+    if to.is_empty() {
+        to.reserve_exact(1);
+    }
+    to.push(one);
 }
 
 /// Further away than anything is allowed to wait.

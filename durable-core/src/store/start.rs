@@ -52,6 +52,49 @@ pub(crate) struct StartGroup<'g> {
     pub(crate) policy: i32,
 }
 
+/// Start workflows, each for itself. No id may be there twice. Answers for each, in order; `None` for one whose id exists
+/// already: ask `start`.
+pub(crate) async fn start_new(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    owner: Option<OwnerId>,
+    given: &[&NewWorkflow],
+) -> Result<Vec<Option<Started>>, sqlx::Error> {
+    fn column<'g, T>(given: &[(&'g NewWorkflow, usize)], of: impl Fn(&'g NewWorkflow) -> T) -> Vec<T> {
+        given.iter().map(|(new, _)| of(new)).collect()
+    }
+    let mut sorted: Vec<(&NewWorkflow, usize)> = given.iter().copied().zip(0..).collect();
+    sorted.sort_unstable_by_key(|(new, _)| (new.id.bucket(), new.id.as_str()));
+    let rows = query(&sql.start_new)
+        .bind(owner.map(|owner| owner.0))
+        .bind(column(&sorted, |g| g.id.bucket()))
+        .bind(column(&sorted, |g| g.id.as_str()))
+        .bind(column(&sorted, |g| g.name))
+        .bind(column(&sorted, |g| g.version))
+        .bind(column(&sorted, |g| &*g.queue))
+        .bind(column(&sorted, |g| g.priority))
+        .bind(column(&sorted, |g| g.delay_ms))
+        .bind(column(&sorted, |g| &*g.input))
+        .bind(column(&sorted, |g| g.owner.is_some()))
+        .fetch_all(connection)
+        .await?;
+    let places: HashMap<&str, usize> = sorted.iter().map(|(g, place)| (g.id.as_str(), *place)).collect();
+    let mut answers = vec![None; given.len()];
+    for row in &rows {
+        if let Some(place) = places.get(row.try_get::<&str, _>("id")?) {
+            answers[*place] = Some(Started {
+                created: true,
+                born_here: row.try_get("born_here")?,
+                created_at: row.try_get("created_at")?,
+                existing: None,
+                same_input: true,
+                refused: false,
+            });
+        }
+    }
+    Ok(answers)
+}
+
 /// Start groups of workflows, or find the ones that have their ids already. No id may be there twice. Answers for each
 /// workflow, in order; `None` for one whose id was committed by somebody else while this statement waited for it: ask
 /// again.

@@ -34,7 +34,7 @@ pub(super) struct Write {
     /// Outcomes of steps.
     pub(super) steps: Vec<StepRow>,
     /// What becomes of its row, if all outcomes stand.
-    pub(super) row: Option<WorkflowRow>,
+    pub(super) row: Option<Box<WorkflowRow>>,
 }
 
 /// What came of it.
@@ -71,7 +71,7 @@ impl Item for Write {
     }
 
     fn bytes(&self) -> usize {
-        self.steps.iter().map(StepRow::bytes).sum::<usize>() + self.row.as_ref().map_or(0, WorkflowRow::bytes)
+        self.steps.iter().map(StepRow::bytes).sum::<usize>() + self.row.as_ref().map_or(0, |row| row.bytes())
     }
 }
 
@@ -181,7 +181,7 @@ impl<'i> Batch<'i> {
     fn of(items: &'i [Write], wanted: impl Fn(usize) -> bool) -> Self {
         let numbered = || items.iter().zip(0..).filter(|(_, n)| wanted(*n));
         let mut steps: Vec<_> = numbered().flat_map(|(item, n)| item.steps.iter().map(move |s| (s, n))).collect();
-        let mut rows: Vec<_> = numbered().filter_map(|(item, n)| Some((item.row.as_ref()?, n))).collect();
+        let mut rows: Vec<_> = numbered().filter_map(|(item, n)| Some((item.row.as_deref()?, n))).collect();
         steps.sort_unstable_by(|(a, _), (b, _)| {
             (a.id.bucket(), a.id.as_str(), &a.position).cmp(&(b.id.bucket(), b.id.as_str(), &b.position))
         });

@@ -43,19 +43,24 @@ impl Engine {
             return;
         }
         engine.runtime.clone().spawn(async move {
-            engine.execute(&attempt, &claimed).await;
+            let told = engine.execute(&attempt, &claimed).await;
             engine.local.forget(&attempt);
+            // Its place is free before anybody hears of its end: they may be about to start the next one.
             drop(slot);
+            if let Some(end) = told {
+                engine.plan.wake.ended(&attempt.id, end);
+            }
         });
     }
 
-    async fn execute(&self, attempt: &Arc<Attempt>, claimed: &Claimed) {
+    /// Run it, and carry out what comes of it. Answers what those who wait for its end are to be told.
+    async fn execute(&self, attempt: &Arc<Attempt>, claimed: &Claimed) -> Option<Told> {
         let Some(body) = self.plan.registry.find(&claimed.name, claimed.version) else {
             let problem = format!("no body {:?} version {} is registered", claimed.name, claimed.version);
             return self.carry_out(attempt, Outcome::Released(problem)).await;
         };
         let ctx = Ctx::new(attempt.clone());
-        let Some(ended) = self.run(attempt, body(&ctx, &claimed.input)).await else { return };
+        let ended = self.run(attempt, body(&ctx, &claimed.input)).await?;
         let ended = match ended {
             Ended::Returned(returned) => match self.read_rest(attempt).await {
                 Ok(()) => Ended::Returned(returned),
@@ -64,7 +69,7 @@ impl Engine {
             Ended::Panicked(_) | Ended::Stopped(_) => ended,
         };
         let outcome = decide(ended, attempt.left_over());
-        self.carry_out(attempt, outcome).await;
+        self.carry_out(attempt, outcome).await
     }
 
     /// Poll the body until it ends or is suspended (`None`). The future is dropped only after its
@@ -201,7 +206,7 @@ impl Engine {
             output: None,
             failure: None,
         };
-        let write = Write { steps: attempt.take_unwritten(), row: Some(row) };
+        let write = Write { steps: attempt.take_unwritten(), row: Some(Box::new(row)) };
         match self.committer.write(write).await {
             Ok(Some((_, Written { steps: true, row }))) => Ok(row),
             Ok(Some((_, Written { row: Became::Lost, .. }))) => Ok(Became::Lost),
@@ -214,10 +219,13 @@ impl Engine {
         }
     }
 
-    async fn carry_out(&self, attempt: &Arc<Attempt>, outcome: Outcome) {
+    async fn carry_out(&self, attempt: &Arc<Attempt>, outcome: Outcome) -> Option<Told> {
         match outcome {
             Outcome::Settled(end) => self.settle(attempt, end).await,
-            Outcome::GivenBack => self.let_go(attempt).await,
+            Outcome::GivenBack => {
+                self.let_go(attempt).await;
+                None
+            }
             Outcome::Acknowledged => {
                 // A step whose leaf is gone gives up at its next await; one that blocks its thread has
                 // begun long ago, and need not be waited for.
@@ -225,18 +233,21 @@ impl Engine {
                 // Forgotten first: whoever is told must find that nothing of it is left here.
                 self.local.forget(attempt);
                 self.acknowledge(attempt.id.clone());
-                self.plan.wake.ended(&attempt.id, None);
+                Some(None)
             }
             Outcome::Dropped => {
                 tracing::debug!(id = %attempt.id, "workflow belongs to another worker by now");
-                self.plan.wake.ended(&attempt.id, None);
+                Some(None)
             }
-            Outcome::Released(problem) => self.give_up(attempt, &problem).await,
+            Outcome::Released(problem) => {
+                self.give_up(attempt, &problem).await;
+                None
+            }
         }
     }
 
     /// Write the end of a workflow, together with the outcomes that led to it.
-    async fn settle(&self, attempt: &Arc<Attempt>, end: End) {
+    async fn settle(&self, attempt: &Arc<Attempt>, end: End) -> Option<Told> {
         let end_status = end.status;
         let row = WorkflowRow {
             id: attempt.id.clone(),
@@ -247,12 +258,15 @@ impl Engine {
             output: end.output,
             failure: end.failure,
         };
-        let mut write = Write { steps: attempt.take_unwritten(), row: Some(row) };
+        let mut write = Write { steps: attempt.take_unwritten(), row: Some(Box::new(row)) };
         loop {
             let (mut unwritten, written) = match self.committer.write(write).await {
                 Ok(Some(answer)) => answer,
-                Ok(None) => return,
-                Err(error) => return self.give_up(attempt, &error.to_string()).await,
+                Ok(None) => return None,
+                Err(error) => {
+                    self.give_up(attempt, &error.to_string()).await;
+                    return None;
+                }
             };
             match written.row {
                 Became::Done => {
@@ -265,17 +279,21 @@ impl Engine {
                     }
                     let row = unwritten.row.take();
                     let end = row.map(|row| End { status: end_status, output: row.output, failure: row.failure });
-                    return self.plan.wake.ended(&attempt.id, end.map(Arc::new));
+                    return Some(end.map(Arc::new));
                 }
                 // Cancelled meanwhile, or somebody else's; the heartbeat brings word of the former.
-                Became::Lost => return self.plan.wake.ended(&attempt.id, None),
+                Became::Lost => return Some(None),
                 Became::Held(_) => match self.look_at_outcomes(attempt, &unwritten.steps).await {
                     Ok(()) => write = unwritten,
-                    Err(Stop::Overtaken) => return self.let_go(attempt).await,
-                    Err(Stop::Broken(problem)) => return self.give_up(attempt, &problem).await,
-                    Err(Stop::Lost | Stop::Cancelled | Stop::Mismatch(_)) => {
-                        return self.plan.wake.ended(&attempt.id, None);
+                    Err(Stop::Overtaken) => {
+                        self.let_go(attempt).await;
+                        return None;
                     }
+                    Err(Stop::Broken(problem)) => {
+                        self.give_up(attempt, &problem).await;
+                        return None;
+                    }
+                    Err(Stop::Lost | Stop::Cancelled | Stop::Mismatch(_)) => return Some(None),
                 },
             }
         }
@@ -321,6 +339,9 @@ impl Engine {
         }
     }
 }
+
+/// What those who wait for an end are told: the end, or only to look.
+type Told = Option<Arc<End>>;
 
 /// What a body came to that the executor has to wait for.
 enum Came {

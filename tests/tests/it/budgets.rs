@@ -171,7 +171,7 @@ async fn a_workflow_of_ten_steps_alone_takes_eleven_round_trips() -> Result<()> 
     let spent = lab.cost(durable.start(ten_steps()).id("counted"), "completed").await?;
 
     println!("{STEPS} steps: {} round trips: {spent:?}", spent.len());
-    assert_eq!(spent.first().map(String::as_str), Some("start"));
+    assert_eq!(spent.first().map(String::as_str), Some("start_new"));
     assert_eq!(count(&spent, "record"), STEPS - 1);
     // The last step's outcome and the end are one write.
     assert_eq!(spent.last().map(String::as_str), Some("commit"));
@@ -206,7 +206,8 @@ async fn the_result_of_what_ends_in_this_process_asks_the_database_nothing() -> 
 
     let spent = lab.spent();
     assert_eq!(count(&spent, "inspect"), 0, "{spent:?}");
-    assert_eq!(count(&spent, "start"), 5, "the counter has seen what was asked");
+    let starts = count(&spent, "start") + count(&spent, "start_new");
+    assert_eq!(starts, 5, "the counter has seen what was asked");
     Ok(())
 }
 
@@ -219,7 +220,7 @@ async fn a_transactional_step_takes_three_round_trips_more_than_its_statements()
     let spent = lab.cost(durable.start(one_transaction()).id("counted"), "completed").await?;
 
     println!("{STATEMENTS} statements in a step: {spent:?}");
-    let mut expected = vec!["start", "begin; set"];
+    let mut expected = vec!["start_new", "begin; set"];
     expected.extend(["insert into"; STATEMENTS]);
     // One COMMIT, which is the one flush; no ping before or after.
     expected.extend(["transact", "commit", "commit"]);
@@ -243,6 +244,22 @@ async fn a_start_in_the_callers_transaction_is_one_round_trip() -> Result<()> {
             assert_eq!(spent, ["start"]);
         }
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_start_is_one_statement_and_one_more_where_the_id_exists() -> Result<()> {
+    let lab = Lab::new().await;
+    let durable = lab.builder().client().await?;
+    durable.start(nap()).id("there").await?;
+
+    lab.wire.forget();
+    assert!(!durable.start(nap()).id("new").await?.existed());
+    assert_eq!(lab.spent(), ["start_new"]);
+
+    lab.wire.forget();
+    assert!(durable.start(nap()).id("there").await?.existed());
+    assert_eq!(lab.spent(), ["start_new", "start"]);
     Ok(())
 }
 
@@ -287,7 +304,7 @@ async fn waiting_and_sending_and_receiving_are_one_statement_each() -> Result<()
     let goes_on = lab.spent();
 
     println!("to wait for a message: {waits:?}; to get it: {goes_on:?}");
-    assert_eq!(waits, ["start", "commit"]);
+    assert_eq!(waits, ["start_new", "commit"]);
     // Before it is received, somebody has to take the workflow up again.
     assert_eq!(goes_on, ["send", "claim", "history", "receive", "commit"]);
     Ok(())
@@ -326,7 +343,7 @@ async fn a_long_sleep_costs_one_write_and_its_end_none() -> Result<()> {
     // What a new worker says first is not what waking costs.
     wakes.drain(..wakes.iter().position(|name| name == "claim").expect("a claim"));
     println!("to fall asleep: {falls_asleep:?}; two that wake: {wakes:?}");
-    assert_eq!(falls_asleep, ["start", "commit"]);
+    assert_eq!(falls_asleep, ["start_new", "commit"]);
     wakes.retain(|name| name != "claim");
     // The ends of the two are written together, or one after the other.
     assert!(wakes[0] == "history" && (2..=3).contains(&wakes.len()), "{wakes:?}");

@@ -62,7 +62,7 @@ const PARAMETERS: &[(&str, &str)] = &[
     (
         "commit",
         "owner buckets ids integers lanes integers texts texts jsons jsons jsons jsons times bigints \
-         buckets ids integers texts bigints waits jsons jsons",
+         buckets ids integers texts bigints waits jsons jsons bigints",
     ),
     ("hand_back", "owner"),
     ("heartbeat", "owner ms"),
@@ -85,6 +85,7 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("send", "bucket id topic text json"),
     ("server", ""),
     ("start", "buckets ids texts integers texts buckets bigints jsons owners integers integers"),
+    ("start_new", "owner buckets ids texts integers texts buckets bigints jsons flags"),
     ("steps", "bucket id"),
     ("stopped", "owner ids"),
     ("stopping", "bucket id"),

@@ -1,0 +1,144 @@
+//! Starts of many callers in one statement.
+//!
+//! Gathering is `group`'s, the statements are `store::start`.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::error::Error;
+use crate::group::{Group, Item, Writer};
+use crate::id::OwnerId;
+use crate::start::IfExists;
+use crate::store::link::{Backoff, Links, call};
+use crate::store::start::{self as store, NewWorkflow, StartGroup, Started};
+
+/// What became of each, in order; `None` for one to be asked for again.
+pub(crate) type Answers = Vec<Option<Started>>;
+
+/// The way to the writers of starts.
+pub(crate) struct Starter {
+    groups: Vec<Group<StartItem>>,
+}
+
+/// Statements at a time.
+const WRITERS: usize = 2;
+
+impl Starter {
+    pub(crate) fn new(links: &Arc<Links>) -> Self {
+        let group = || Group::new(Statement { links: links.clone() });
+        Self { groups: std::iter::repeat_with(group).take(WRITERS).collect() }
+    }
+
+    pub(crate) async fn write(&self, start: StartItem) -> Result<Option<(StartItem, Answers)>, Error> {
+        let place = start.given.first().map_or(0, |new| usize::try_from(new.id.bucket()).unwrap_or_default());
+        self.groups[place % WRITERS].write(start).await
+    }
+}
+
+/// What one caller starts.
+pub(crate) struct StartItem {
+    pub(crate) given: Vec<NewWorkflow>,
+    pub(crate) policy: IfExists,
+}
+
+impl Item for StartItem {
+    type Answer = Answers;
+
+    fn rows(&self) -> usize {
+        self.given.len()
+    }
+
+    fn bytes(&self) -> usize {
+        self.given.iter().map(NewWorkflow::bytes).sum()
+    }
+}
+
+struct Statement {
+    links: Arc<Links>,
+}
+
+impl Writer<StartItem> for Statement {
+    async fn write(&self, items: &[StartItem]) -> Result<Option<Vec<Answers>>, Error> {
+        let mut answers: Vec<Answers> = vec![Vec::new(); items.len()];
+        let mut left: Vec<usize> = (0..items.len()).collect();
+        while !left.is_empty() {
+            let (now, later) = without_repeats(items, &left);
+            let started = self.start(&now.iter().map(|n| &items[*n]).collect::<Vec<_>>()).await?;
+            let mut started = started.into_iter();
+            for n in now {
+                answers[n] = started.by_ref().take(items[n].given.len()).collect();
+            }
+            left = later;
+        }
+        Ok(Some(answers))
+    }
+}
+
+/// One statement cannot say which of two callers of the same id has started it, so the second one goes into the next:
+/// the items for this statement, and those for later.
+fn without_repeats(items: &[StartItem], left: &[usize]) -> (Vec<usize>, Vec<usize>) {
+    let mut ids = HashSet::new();
+    left.iter().partition(|n| {
+        let new = || items[**n].given.iter().map(|new| &new.id);
+        let free = new().all(|id| !ids.contains(id));
+        ids.extend(new().filter(|_| free));
+        free
+    })
+}
+
+impl Statement {
+    async fn start(&self, items: &[&StartItem]) -> Result<Answers, Error> {
+        let act = match items {
+            [StartItem { given, .. }] if given.len() == 1 => format!("start workflow {}", given[0].id),
+            _ => format!("start {} workflows", items.iter().map(|item| item.given.len()).sum::<usize>()),
+        };
+        let Some(each) = each_for_itself(items) else { return self.start_groups(items, &act).await };
+        let mut answers = self.start_new(each, &act).await?;
+        let there: Vec<usize> = (0..items.len()).filter(|n| answers[*n].is_none()).collect();
+        if !there.is_empty() {
+            let items: Vec<_> = there.iter().map(|n| items[*n]).collect();
+            for (n, answer) in there.into_iter().zip(self.start_groups(&items, &act).await?) {
+                answers[n] = answer;
+            }
+        }
+        Ok(answers)
+    }
+
+    async fn start_new(&self, (owner, given): Each<'_>, act: &str) -> Result<Answers, Error> {
+        let mut backoff = Backoff::for_callers();
+        loop {
+            match call!(self.links, act, connection =>
+                store::start_new(connection, &self.links.sql, owner, &given))
+            {
+                // What an unanswered try has started shows as being there.
+                Err(error) if backoff.again(&error).await => {}
+                answer => break answer,
+            }
+        }
+    }
+
+    async fn start_groups(&self, items: &[&StartItem], act: &str) -> Result<Answers, Error> {
+        let groups: Vec<_> =
+            items.iter().map(|item| StartGroup { given: &item.given, policy: item.policy.as_number() }).collect();
+        let mut backoff = Backoff::for_callers();
+        loop {
+            match call!(self.links, act, connection => store::start(connection, &self.links.sql, &groups)) {
+                // An unknown outcome is resolved by the same statement: the id is the key.
+                Err(error) if backoff.again(&error).await => {}
+                answer => break answer,
+            }
+        }
+    }
+}
+
+/// What is started one by one, by one worker at most.
+type Each<'i> = (Option<OwnerId>, Vec<&'i NewWorkflow>);
+
+/// `None` when something is to be started all or not at all, or by the workers of two incarnations.
+fn each_for_itself<'i>(items: &[&'i StartItem]) -> Option<Each<'i>> {
+    let each = items.iter().map(|item| if let [one] = &item.given[..] { Some(one) } else { None });
+    let given: Vec<_> = each.collect::<Option<_>>()?;
+    let mut owners = given.iter().filter_map(|new| new.owner);
+    let owner = owners.next();
+    owners.all(|other| Some(other) == owner).then_some((owner, given))
+}
