@@ -8,6 +8,8 @@ use durable_dev::{Server, ServerOptions};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
+use crate::catalog::Rounds;
+
 /// Rows of the application's table.
 pub(crate) const ACCOUNTS: i64 = 100_000;
 
@@ -56,6 +58,17 @@ impl Pace {
         rounds: 1,
         divide: 5,
     };
+
+    /// The pace of a group of rows.
+    pub(crate) fn in_turns(self, rounds: Rounds) -> Self {
+        match rounds {
+            Rounds::InTurns => self,
+            Rounds::InShortTurns => {
+                Self { rounds: self.rounds * 4, ours: self.ours / 3, warm_up: self.warm_up / 3, ..self }
+            }
+            Rounds::Once => Self { rounds: 1, ..self },
+        }
+    }
 }
 
 /// The private server and what is known of it.

@@ -49,6 +49,8 @@ impl Required {
 pub(crate) enum Rounds {
     /// As often as the pace says: limit and workload by turns, because machines drift.
     InTurns,
+    /// In many short turns: the latency of one alone is that of the disk, which changes from second to second.
+    InShortTurns,
     /// What is counted, not timed.
     Once,
 }
@@ -81,8 +83,8 @@ use Required::{AtLeast, AtMost, Nothing};
 
 pub(crate) const GROUPS: &[Group] = &[
     Group {
-        title: "ten-step workflows",
-        rounds: Rounds::InTurns,
+        title: "a workflow alone",
+        rounds: Rounds::InShortTurns,
         rows: &[
             row(
                 "w1-1",
@@ -94,6 +96,12 @@ pub(crate) const GROUPS: &[Group] = &[
             ),
             row("w1-1-p50", "W1, 1 in flight, p50", "s", StepsP50(1), Measured(SequentialP50, "its p50"), AtMost(1.1)),
             row("w1-1-p99", "W1, 1 in flight, p99", "s", StepsP99(1), Measured(StepsP50(1), "own p50"), AtMost(2.0)),
+        ],
+    },
+    Group {
+        title: "ten-step workflows",
+        rounds: Rounds::InTurns,
+        rows: &[
             row("w1-32", "W1, 32 in flight", "steps/s", Steps(32), A, AtLeast(1.5)),
             row("w1-256", "W1, 256 in flight", "steps/s", Steps(256), A, AtLeast(5.0)),
             row(

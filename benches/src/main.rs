@@ -34,7 +34,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use bench::{Bench, Pace};
-use catalog::{GROUPS, Limit, PROFILE, Rounds, Row};
+use catalog::{GROUPS, Limit, PROFILE, Row};
 use figure::Figures;
 use options::{Options, USAGE};
 use report::{Measured, Report, json, svg, table};
@@ -82,8 +82,8 @@ async fn command(options: &Options) -> Result<()> {
     let out = options.out.clone().unwrap_or_else(|| PathBuf::from("target/benches"));
     std::fs::create_dir_all(&out).with_context(|| format!("could not make the directory {}", out.display()))?;
     let pace = if options.quick { Pace::QUICK } else { Pace::FULL };
-    let bench = Bench::start(pace, out.clone()).await?;
-    let report = measure(&bench, options).await?;
+    let mut bench = Bench::start(pace, out.clone()).await?;
+    let report = measure(&mut bench, options).await?;
     if options.json {
         report.rows.iter().for_each(|row| println!("{}", json::row(row)));
     } else {
@@ -97,16 +97,15 @@ async fn command(options: &Options) -> Result<()> {
     Ok(())
 }
 
-async fn measure(bench: &Bench, options: &Options) -> Result<Report> {
+async fn measure(bench: &mut Bench, options: &Options) -> Result<Report> {
     let began = Instant::now();
     let at = || format!("{:>4} s", began.elapsed().as_secs());
     let mut report = Report::begin(bench).await?;
+    let pace = bench.pace;
     for group in GROUPS {
         let rows: Vec<_> = group.rows.iter().filter(|row| options.wants(row.id)).copied().collect();
-        let wanted = match group.rounds {
-            Rounds::InTurns => bench.pace.rounds,
-            Rounds::Once => 1,
-        };
+        bench.pace = pace.in_turns(group.rounds);
+        let wanted = bench.pace.rounds;
         let mut rounds = Vec::new();
         for round in 1..=if rows.is_empty() { 0 } else { wanted } {
             eprintln!("{}  {}, round {round} of {wanted}", at(), group.title);
@@ -114,6 +113,7 @@ async fn measure(bench: &Bench, options: &Options) -> Result<Report> {
         }
         report.rows.extend(rows.into_iter().filter_map(|row| Measured::of(row, &rounds)));
     }
+    bench.pace = pace;
     for id in curves::IDS {
         if options.wants(id) && !(options.quick && options.only.is_empty()) {
             eprintln!("{}  {id}", at());

@@ -101,8 +101,9 @@ pub struct Builder {
 
 impl Durable {
     /// Build on the application's pool. The library makes connections of its own from the pool's options
-    /// and hooks, so that neither can starve the other: 2 for claims and the lease, 2 for steps, up to 4 for
-    /// ends and waits, up to 16 for transactional steps, up to 8 for calls of this handle, 2 for [`hints`](Builder::hints).
+    /// and hooks, so that neither can starve the other: 2 for claims and the lease, up to 3 for what
+    /// workflows come to, up to 4 for messages and what is rare, up to 16 for transactional steps, up to 8 for calls of
+    /// this handle, 2 for [`hints`](Builder::hints). Each is opened when it is first needed.
     pub fn builder(pool: PgPool) -> Builder {
         Builder {
             pool,
