@@ -275,6 +275,18 @@ async fn no_statement_scans_a_hot_table_for_having_been_planned_when_it_was_new(
 }
 
 #[tokio::test]
+async fn no_statement_scans_a_table_of_a_million_rows() -> Result<()> {
+    let db = Db::new().await;
+    let mut connection = PgConnection::connect(db.url()).await?;
+    run(&mut connection, SOME_AGE.replace("(1, 20000)", "(1, 1000000)")).await?;
+    for planner in &PLANNERS {
+        let bad = full_reads(&mut connection, planner).await?;
+        assert!(bad.is_empty(), "{}", bad.join("\n"));
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_sequential_scan_would_show() -> Result<()> {
     let db = Db::new().await;
     let mut connection = PgConnection::connect(db.url()).await?;
