@@ -114,15 +114,16 @@ async fn measure(bench: &mut Bench, options: &Options) -> Result<Report> {
         report.rows.extend(rows.into_iter().filter_map(|row| Measured::of(row, &rounds)));
     }
     bench.pace = pace;
+    // Before the curves, which load and empty millions of rows and leave the server busy with them.
+    if options.wants(PROFILE) {
+        eprintln!("{}  {PROFILE}", at());
+        report.profile = Some(profile::profile(bench, 256).await?);
+    }
     for id in curves::IDS {
         if options.wants(id) && !(options.quick && options.only.is_empty()) {
             eprintln!("{}  {id}", at());
             report.curves.push(curves::curve(bench, id).await?);
         }
-    }
-    if options.wants(PROFILE) {
-        eprintln!("{}  {PROFILE}", at());
-        report.profile = Some(profile::profile(bench, 256).await?);
     }
     report.seconds = began.elapsed().as_secs_f64();
     Ok(report)

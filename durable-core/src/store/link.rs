@@ -28,9 +28,8 @@ pub(crate) enum Commits {
     /// For claims and other writes that may be lost: WAL is prefix-durable, so a later flushed write of
     /// the same workflow makes them durable too.
     Asynchronous,
-    /// The application's own settings, for transactional steps; but a transaction that stands idle for this long is
-    /// ended: that, not a keepalive, frees the rows of a worker that was cut off.
-    AsTheApplication { idle_for: Duration },
+    /// The application's own settings, for transactional steps.
+    AsTheApplication,
 }
 
 /// A few connections for one purpose, opened when first needed.
@@ -214,11 +213,8 @@ fn session_settings(commits: Commits) -> String {
     let commits = match commits {
         Commits::Flushed => "set synchronous_commit = on;",
         Commits::Asynchronous => "set synchronous_commit = off;",
-        // Their search_path, time zone and other time-outs are the application's.
-        Commits::AsTheApplication { idle_for } => {
-            let idle_ms = idle_for.as_millis();
-            return format!("set idle_in_transaction_session_timeout = {idle_ms}; {vigilance}");
-        }
+        // Their search_path, time zone and time-outs are the application's.
+        Commits::AsTheApplication => return vigilance.to_owned(),
     };
     // The time-outs, not keepalives, free the rows that a half-open connection holds.
     format!(

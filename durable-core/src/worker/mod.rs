@@ -97,7 +97,7 @@ impl Engine {
             claims: links(Commits::Asynchronous, 1),
             receiver: Receiver::new(&writes, owner, &lease),
             writes,
-            transactions: links(Commits::AsTheApplication { idle_for: plan.settings.lease }, TRANSACTION_LINKS),
+            transactions: links(Commits::AsTheApplication, TRANSACTION_LINKS),
             committer: Committer::new(&committer_links, owner, &lease, &clock),
             clock,
             lease,

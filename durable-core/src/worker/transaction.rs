@@ -126,7 +126,7 @@ async fn in_transaction(
 ) -> Once {
     let began = Instant::now();
     let mark = mark(drive);
-    let mut tx = match begin(connection, &mark).await {
+    let mut tx = match begin(connection, drive, &mark).await {
         Ok(tx) => tx,
         Err(error) => return Once::Broken(error),
     };
@@ -177,10 +177,15 @@ async fn in_transaction(
 
 type Tx<'t> = sqlx::Transaction<'t, sqlx::Postgres>;
 
-/// BEGIN and the mark in one round trip.
-async fn begin<'t>(connection: &'t mut PgConnection, mark: &str) -> Result<Tx<'t>, Error> {
+/// BEGIN, the mark and the time-out in one round trip. The time-out, not a keepalive, frees the rows of a worker that
+/// was cut off; it is set each time, because the step before may have changed the session's.
+async fn begin<'t>(connection: &'t mut PgConnection, drive: &StepDrive<'_>, mark: &str) -> Result<Tx<'t>, Error> {
+    let lease_ms = drive.engine.plan.settings.lease.as_millis();
     // The mark is made of digits, letters, dots, dashes and a slash; nothing of the user's is in it.
-    let statement = format!("begin; set local durable_step.key = '{mark}'");
+    let statement = format!(
+        "begin; set local durable_step.key = '{mark}'; \
+         set local idle_in_transaction_session_timeout = {lease_ms}"
+    );
     probe("before a call");
     let begun = answer(connection.begin_with(AssertSqlSafe(statement))).await;
     probe("after a call");
@@ -241,7 +246,7 @@ async fn rewrite(
     mark: &str,
     row: &StepRow,
 ) -> Result<Transacted, Error> {
-    let mut tx = begin(connection, mark).await?;
+    let mut tx = begin(connection, drive, mark).await?;
     let engine = drive.engine;
     match answer(transact(&mut tx, &engine.plan.sql, engine.owner, mark, row)).await {
         Ok(answer) => answer.map_err(|error| Error::database(ACT, &error)),

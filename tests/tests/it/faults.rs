@@ -216,9 +216,37 @@ pub(super) async fn hang_commits(own: &Own) -> Result<()> {
 }
 
 /// Cut the connections whose commit hangs. The commit stands, but its caller hears of an error.
-pub(super) async fn cut_hanging(own: &Own) -> Result<i64> {
+async fn cut_hanging(own: &Own) -> Result<i64> {
     let sql = "select count(pg_terminate_backend(pid)) from pg_stat_activity where wait_event = 'SyncRep'";
     Ok(sqlx::query_scalar(sql).fetch_one(&own.outside).await?)
+}
+
+/// Cuts every commit that hangs, until told to end.
+pub(super) struct Cutter {
+    over: Arc<AtomicBool>,
+    cutting: tokio::task::JoinHandle<Result<i64>>,
+}
+
+impl Cutter {
+    pub(super) fn begin(own: &Arc<Own>) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let (own, told) = (own.clone(), over.clone());
+        let cutting = tokio::spawn(async move {
+            let mut cuts = 0;
+            while !told.load(Ordering::Acquire) {
+                cuts += cut_hanging(&own).await?;
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            Ok(cuts)
+        });
+        Self { over, cutting }
+    }
+
+    /// How many it has cut.
+    pub(super) async fn end(self) -> Result<i64> {
+        self.over.store(true, Ordering::Release);
+        self.cutting.await?
+    }
 }
 
 pub(super) async fn let_commits_go(own: &Own) -> Result<()> {
@@ -247,18 +275,7 @@ async fn a_workflow_none_of_whose_commits_is_answered_happens_once() -> Result<(
     // No takeover may help: what the worker does not find out by itself, nobody finds out.
     let durable = own.builder().lease(Duration::from_secs(3_600)).start().await?;
     hang_commits(&own).await?;
-    let over = Arc::new(AtomicBool::new(false));
-    let cutter = tokio::spawn({
-        let (own, over) = (own.clone(), over.clone());
-        async move {
-            let mut cuts = 0;
-            while !over.load(Ordering::Acquire) {
-                cuts += cut_hanging(&own).await?;
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-            Ok::<i64, anyhow::Error>(cuts)
-        }
-    });
+    let cutter = Cutter::begin(&own);
 
     let ids: Vec<String> = (0..3).map(|n| format!("w-{n}")).collect();
     // Each word comes alone: while another message waits, a repeated receive locks that one, and its commit
@@ -272,8 +289,7 @@ async fn a_workflow_none_of_whose_commits_is_answered_happens_once() -> Result<(
         durable.send(id, WORD, WORDS[1].to_owned()).key(WORDS[1]).await?;
     }
     let arrived = all_arrive(&durable, &own.outside, &ids, &clean).await;
-    over.store(true, Ordering::Release);
-    let cuts = cutter.await??;
+    let cuts = cutter.end().await?;
     let_commits_go(&own).await?;
     println!("commits without an answer: {cuts}; {arrived:?}");
 

@@ -252,38 +252,32 @@ async fn full_reads(connection: &mut PgConnection, planner: &Planner) -> Result<
     Ok(bad)
 }
 
-#[tokio::test]
-async fn no_statement_scans_a_hot_table() -> Result<()> {
+/// Plan every statement by each planner on tables that were filled so.
+async fn refuse_full_reads(filled: &str, planners: &[Planner]) -> Result<()> {
     let db = Db::new().await;
     let mut connection = PgConnection::connect(db.url()).await?;
-    run(&mut connection, SOME_AGE.to_owned()).await?;
-    for planner in &PLANNERS {
+    run(&mut connection, filled.to_owned()).await?;
+    for planner in planners {
         let bad = full_reads(&mut connection, planner).await?;
         assert!(bad.is_empty(), "{}", bad.join("\n"));
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn no_statement_scans_a_hot_table() -> Result<()> {
+    refuse_full_reads(SOME_AGE, &PLANNERS).await
+}
+
+#[tokio::test]
+async fn no_statement_scans_a_table_of_a_million_rows() -> Result<()> {
+    refuse_full_reads(&SOME_AGE.replace("(1, 20000)", "(1, 1000000)"), &PLANNERS).await
 }
 
 /// A plan that was made when the tables were new is kept while they grow a thousandfold.
 #[tokio::test]
 async fn no_statement_scans_a_hot_table_for_having_been_planned_when_it_was_new() -> Result<()> {
-    let db = Db::new().await;
-    let mut connection = PgConnection::connect(db.url()).await?;
-    let bad = full_reads(&mut connection, &PLANNERS[0]).await?;
-    assert!(bad.is_empty(), "{}", bad.join("\n"));
-    Ok(())
-}
-
-#[tokio::test]
-async fn no_statement_scans_a_table_of_a_million_rows() -> Result<()> {
-    let db = Db::new().await;
-    let mut connection = PgConnection::connect(db.url()).await?;
-    run(&mut connection, SOME_AGE.replace("(1, 20000)", "(1, 1000000)")).await?;
-    for planner in &PLANNERS {
-        let bad = full_reads(&mut connection, planner).await?;
-        assert!(bad.is_empty(), "{}", bad.join("\n"));
-    }
-    Ok(())
+    refuse_full_reads("select 1", &PLANNERS[..1]).await
 }
 
 #[tokio::test]

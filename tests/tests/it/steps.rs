@@ -304,6 +304,32 @@ async fn transactional_steps_commit_one_after_the_other() -> Result<()> {
     Ok(())
 }
 
+#[step(tx)]
+async fn lifts_the_bound(tx: &mut PgConnection) -> Result<()> {
+    sqlx::query("set idle_in_transaction_session_timeout = 0").execute(tx).await?;
+    Ok(())
+}
+
+#[step(tx)]
+async fn tells_the_bound(tx: &mut PgConnection) -> Result<String> {
+    Ok(sqlx::query_scalar("select current_setting('idle_in_transaction_session_timeout')").fetch_one(tx).await?)
+}
+
+#[workflow]
+async fn careless(ctx: &Ctx) -> Result<String> {
+    ctx.run(lifts_the_bound()).await?;
+    Ok(ctx.run(tells_the_bound()).await?)
+}
+
+/// P10: what a step does to its session does not take from the next one the bound that frees a lost worker's rows.
+#[tokio::test]
+async fn a_step_that_lifts_the_bound_on_idle_transactions_lifts_it_for_itself_alone() -> Result<()> {
+    let db = Db::new().await;
+    let durable = db.builder().lease(durable::seconds(7)).register(careless).start().await?;
+    assert_eq!(durable.start(careless()).id("c").await?.soon().await?, "7s");
+    Ok(())
+}
+
 #[step]
 async fn needs_state(step: &StepCtx) -> Result<String> {
     Ok(step.state::<Log>().entries().join(","))

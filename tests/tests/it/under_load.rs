@@ -5,7 +5,6 @@
 //! `durable_tests::checker`, and that it would see a committer that is wrong is shown in `sabotage`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -14,7 +13,7 @@ use durable_tests::crowd::{self, CROWD, until_amid, until_over};
 use durable_tests::db::{Db, PATIENCE};
 use durable_tests::victim::{Orders, Victim};
 
-use super::faults::{Own, cut_hanging, hang_commits, let_commits_go};
+use super::faults::{Cutter, Own, hang_commits, let_commits_go};
 use super::takeover::until_second_incarnation;
 
 const VICTIM: &str = env!("CARGO_BIN_EXE_victim");
@@ -73,24 +72,12 @@ async fn a_crowd_none_of_whose_commits_is_answered_happens_once() -> Result<()> 
     // No takeover may help: what the worker does not find out by itself, nobody finds out.
     let durable = own.builder().lease(Duration::from_secs(3_600)).start().await?;
     hang_commits(&own).await?;
-    let over = Arc::new(AtomicBool::new(false));
-    let cutter = tokio::spawn({
-        let (own, over) = (own.clone(), over.clone());
-        async move {
-            let mut cuts = 0;
-            while !over.load(Ordering::Acquire) {
-                cuts += cut_hanging(&own).await?;
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-            Ok::<i64, anyhow::Error>(cuts)
-        }
-    });
+    let cutter = Cutter::begin(&own);
 
     let amid = async { Ok(until_amid(&own.outside, CROWD).await?) };
     let (ids, ()) = tokio::try_join!(crowd::depart(&durable), amid)?;
     until_over(&own.outside).await?;
-    over.store(true, Ordering::Release);
-    let cuts = cutter.await??;
+    let cuts = cutter.end().await?;
     let_commits_go(&own).await?;
 
     println!("commits without an answer: {cuts}");
