@@ -168,6 +168,49 @@ async fn apart(ctx: &Ctx, place: String) -> Result<String> {
     }
 }
 
+#[workflow]
+async fn started_late(_ctx: &Ctx) -> Result<()> {
+    Ok(())
+}
+
+/// How many were born running under the worker that started them.
+const BORN: &str = "select count(*) from durable.workflow where claims > 0 and claimed_at = created_at";
+
+/// P3, P9: what a worker starts after its lease has ended, without knowing it, is not born under it: it would be nobody's
+/// until a takeover. Neither alone nor with others.
+#[tokio::test]
+async fn nothing_is_born_under_a_worker_whose_lease_has_ended() -> Result<()> {
+    const TRIES: u32 = 100;
+    for together in [false, true] {
+        let (db, lease) = (Db::new().await, Duration::from_secs(600));
+        let clock = db.clock().await;
+        // No poll takes the places, and no heartbeat comes, for as long as this takes.
+        let builder = db.builder().lease(lease).poll_every(Duration::from_secs(60)).register(started_late);
+        let worker = builder.start().await?;
+        // The worker's first look for work has all places for a moment.
+        for n in 0..TRIES {
+            worker.start(started_late()).id(format!("in-time-{n}")).await?.soon().await?;
+            if db.count(BORN).await > 0 {
+                break;
+            }
+        }
+        let born = db.count(BORN).await;
+        assert!(born > 0, "under a lease something is born here");
+
+        clock.advance(lease * 2).await?;
+        let ids: &[&str] = if together { &["a", "b"] } else { &["a"] };
+        let calls = ids.iter().map(|id| ((*id).to_owned(), started_late()));
+        let handles = worker.start_many(calls).await?;
+        assert_eq!(db.count(BORN).await, born, "{ids:?}");
+
+        let _other = db.builder().register(started_late).start().await?;
+        for handle in handles {
+            handle.soon().await?;
+        }
+    }
+    Ok(())
+}
+
 /// P9: a worker that was fenced and has no way to know, its lease being good by its own clock, records no
 /// step and ends no workflow: the database refuses it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
