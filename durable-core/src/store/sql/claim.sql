@@ -34,7 +34,8 @@ suspect as materialized (
           select from durable.workflow o
           where o.status = 'running' and o.queue = $2 and o.owner = $1 and o.recoveries >= 2
             and not exists (select from durable.step s
-                            where s.bucket = o.bucket and s.workflow_id = o.id and s.recorded_at >= o.claimed_at)
+                            where s.bucket = o.bucket and s.workflow_id = o.id and s.recorded_at >= o.claimed_at
+                            offset 0)
       )
     order by w.due_at
     limit 1
@@ -48,8 +49,9 @@ picked as materialized (
 update durable.workflow w
 set status = 'running', owner = $1, claims = w.claims + 1, claimed_at = durable.now()
 from picked p
-where w.bucket = p.bucket and w.id = p.id
+-- any, so that nobody walks the key for being in order; see PLANS in store/link.rs
+where w.bucket = any (array[p.bucket]) and w.id = p.id
   and exists (select from durable.worker k
               where k.id = $1 and k.fenced_at is null and k.lease_until > durable.now())
 returning w.id, w.name, w.version, w.input::text as input, w.waits::text as waits, w.wakes, w.claims,
-          w.created_at, durable.now() as now
+          w.created_at, durable.now() as now, w.ctid::text as row_at
