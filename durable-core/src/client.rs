@@ -103,7 +103,8 @@ impl Durable {
     /// Build on the application's pool. The library makes connections of its own from the pool's options
     /// and hooks, so that neither can starve the other: 2 for claims and the lease, up to 3 for what
     /// workflows come to, up to 4 for messages and what is rare, up to 16 for transactional steps, up to 8 for calls of
-    /// this handle, 2 for [`hints`](Builder::hints). Each is opened when it is first needed.
+    /// this handle, 2 for [`hints`](Builder::hints). Each is opened when it is first needed, and
+    /// says in `pg_stat_activity` what it is for: `durable commits`, after the application's own name if it has one.
     pub fn builder(pool: PgPool) -> Builder {
         Builder {
             pool,
@@ -371,7 +372,7 @@ impl Parts {
     fn new(pool: &PgPool, schema: &str, hints: bool) -> Result<Self, Error> {
         let sql = Arc::new(Sql::new(schema)?);
         let factory = factory(pool);
-        let links = Links::new(factory.clone(), sql.clone(), Commits::Flushed, CALL_LINKS, None);
+        let links = Links::new("calls", factory.clone(), sql.clone(), Commits::Flushed, CALL_LINKS, None);
         Ok(Self { sql, factory, links, wake: Arc::new(Wake::new(hints)) })
     }
 

@@ -63,6 +63,11 @@ impl<I: Item> Group<I> {
         Self { line, room: Arc::new(Semaphore::new(LINE_BYTES_MAX / BYTES_PER_PERMIT)) }
     }
 
+    /// How many items wait for the next statement.
+    pub(crate) fn in_line(&self) -> usize {
+        LINE_ITEMS_MAX - self.line.capacity()
+    }
+
     /// Have an item written, and wait for its answer, with which it comes back. `None` when nobody may write any more;
     /// it is then not known whether it was written.
     pub(crate) async fn write(&self, item: I) -> Result<Option<(I, I::Answer)>, Error> {

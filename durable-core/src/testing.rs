@@ -69,6 +69,6 @@ impl Clock {
 
     fn links(&self) -> Result<Links, Error> {
         let sql = std::sync::Arc::new(Sql::new(&self.schema)?);
-        Ok(Links::new(factory(&self.pool), sql, Commits::Flushed, 1, None))
+        Ok(Links::new("testing", factory(&self.pool), sql, Commits::Flushed, 1, None))
     }
 }

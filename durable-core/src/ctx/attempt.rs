@@ -138,6 +138,8 @@ pub(crate) struct Attempt {
     pub(crate) workflow: String,
     /// Which claim of the workflow this is.
     pub(crate) claims: i32,
+    /// Where its row stood then, if that is known.
+    pub(crate) row_at: Option<Arc<str>>,
     pub(crate) created_at: DateTime<Utc>,
     short_wait: Duration,
     /// The database's time when the workflow was claimed, and this process's when the answer had come.
@@ -183,6 +185,7 @@ impl Attempt {
             id: claimed.id.clone(),
             workflow: claimed.name.clone(),
             claims: claimed.claims,
+            row_at: claimed.row_at.clone(),
             created_at: claimed.created_at,
             short_wait,
             claimed_at: (claimed.now, claimed.seen_at),

@@ -57,6 +57,7 @@ impl Sleep<'_> {
         self.attempt.write_some_time(StepRow {
             id: self.attempt.id.clone(),
             claims: self.attempt.claims,
+            row_at: self.attempt.row_at.clone(),
             position: self.position.clone(),
             kind: Kind::Sleep,
             name: NAME,

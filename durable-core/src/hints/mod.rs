@@ -61,7 +61,7 @@ impl Hints {
             speaker: fastrand::u64(..),
             sql: sql.clone(),
             factory: factory.clone(),
-            links: Links::new(factory.clone(), sql.clone(), Commits::Asynchronous, 1, None),
+            links: Links::new("hints", factory.clone(), sql.clone(), Commits::Asynchronous, 1, None),
             attending: watch::Sender::new(0),
         });
         let mut tasks = Vec::new();

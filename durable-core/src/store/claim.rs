@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
 use super::query;
@@ -23,6 +24,8 @@ pub(crate) struct Claimed {
     pub(crate) wakes: i64,
     pub(crate) claims: i32,
     pub(crate) created_at: DateTime<Utc>,
+    /// Where its row stands now, as text of the database's; a hint that the next update makes stale.
+    pub(crate) row_at: Option<Arc<str>>,
     /// The database's time, and this process's when the answer had come: never later than the truth.
     pub(crate) now: DateTime<Utc>,
     pub(crate) seen_at: Instant,
@@ -58,11 +61,17 @@ pub(crate) async fn claim(
                 wakes: row.try_get("wakes")?,
                 claims: row.try_get("claims")?,
                 created_at: row.try_get("created_at")?,
+                row_at: row_at(row)?,
                 now: row.try_get("now")?,
                 seen_at,
             })
         })
         .collect()
+}
+
+/// Where the row of a workflow stands that an answer is about.
+pub(super) fn row_at(row: &PgRow) -> Result<Option<Arc<str>>, sqlx::Error> {
+    Ok(row.try_get::<Option<&str>, _>("row_at")?.map(Arc::from))
 }
 
 /// Records and bytes of a whole claim batch. Ordinary workflows get all they have; where many are claimed at
@@ -137,7 +146,7 @@ async fn history(
 }
 
 /// The record in a row of `step`.
-pub(super) fn record_of(row: &sqlx::postgres::PgRow) -> Result<Record, sqlx::Error> {
+pub(super) fn record_of(row: &PgRow) -> Result<Record, sqlx::Error> {
     let kind: &str = row.try_get("kind")?;
     let kind = Kind::parse(kind).ok_or_else(|| {
         sqlx::Error::Decode(format!("unknown kind of step {kind:?}: written by a newer version").into())

@@ -118,7 +118,9 @@ pub(crate) async fn commit(
 ) -> Result<Committed, sqlx::Error> {
     // Numbers that came from a series would make the planner expect a thousand rows, and read the table for them.
     let numbers: Vec<i64> = (1..).take(rows.len()).collect();
-    let committed = bind(query(&sql.commit), owner, steps, rows).bind(numbers).fetch_one(connection).await;
+    let rows_at: Vec<_> = steps.iter().map(|step| step.row_at.as_deref()).collect();
+    let committed =
+        bind(query(&sql.commit), owner, steps, rows).bind(numbers).bind(rows_at).fetch_one(connection).await;
     let answer = match committed {
         Err(error) if is_taken(&error) => return Ok(Committed::Only(Vec::new())),
         committed => committed?,
@@ -159,6 +161,10 @@ fn bind<'q>(
     fn column<'r, R, T>(rows: &[&'r R], of: impl Fn(&'r R) -> T) -> Vec<T> {
         rows.iter().map(|row| of(row)).collect()
     }
+    // What is null throughout is sent as nothing at all: the longer arrays fill it up.
+    fn sparse<'r, R, T>(rows: &[&'r R], of: impl Fn(&'r R) -> Option<T>) -> Vec<Option<T>> {
+        if rows.iter().any(|row| of(row).is_some()) { column(rows, of) } else { Vec::new() }
+    }
     query
         .bind(owner.0)
         .bind(column(steps, |s| s.id.bucket()))
@@ -170,16 +176,16 @@ fn bind<'q>(
         .bind(column(steps, |s| s.name))
         .bind(column(steps, |s| s.input.as_deref()))
         .bind(column(steps, |s| s.output.as_deref()))
-        .bind(column(steps, |s| s.failure.as_deref()))
-        .bind(column(steps, |s| s.attempts.as_deref()))
+        .bind(sparse(steps, |s| s.failure.as_deref()))
+        .bind(sparse(steps, |s| s.attempts.as_deref()))
         .bind(column(steps, |s| s.ended_at))
         .bind(column(steps, |s| s.took_ms))
         .bind(column(rows, |r| r.id.bucket()))
         .bind(column(rows, |r| r.id.as_str()))
         .bind(column(rows, |r| r.claims))
         .bind(column(rows, |r| r.status.map(Status::as_str)))
-        .bind(column(rows, |r| r.seen))
-        .bind(column(rows, |r| r.waits.as_deref()))
+        .bind(sparse(rows, |r| r.seen))
+        .bind(sparse(rows, |r| r.waits.as_deref()))
         .bind(column(rows, |r| r.output.as_deref()))
-        .bind(column(rows, |r| r.failure.as_deref()))
+        .bind(sparse(rows, |r| r.failure.as_deref()))
 }

@@ -34,6 +34,8 @@ pub(crate) enum Commits {
 
 /// A few connections for one purpose, opened when first needed.
 pub(crate) struct Links {
+    /// What they are for, as `pg_stat_activity` shows it.
+    purpose: &'static str,
     pub(crate) sql: Arc<Sql>,
     factory: PgPool,
     commits: Commits,
@@ -45,6 +47,7 @@ pub(crate) struct Links {
 
 impl Links {
     pub(crate) fn new(
+        purpose: &'static str,
         factory: PgPool,
         sql: Arc<Sql>,
         commits: Commits,
@@ -52,7 +55,7 @@ impl Links {
         expected: Option<Arc<str>>,
     ) -> Self {
         let permits = Arc::new(Semaphore::new(most));
-        Self { sql, factory, commits, expected, idle: Mutex::default(), permits }
+        Self { purpose, sql, factory, commits, expected, idle: Mutex::default(), permits }
     }
 
     /// The identity of the server that these connections have to reach.
@@ -66,7 +69,8 @@ impl Links {
         let warm = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = match warm {
             Some(connection) => connection,
-            None => self.connect(act).await?,
+            // Boxed, because it is large and rare: every future that may come here would carry the room for it about.
+            None => Box::pin(self.connect(act)).await?,
         };
         probe("before a call");
         Ok(Link { links: self, connection, _permit: permit })
@@ -75,7 +79,7 @@ impl Links {
     async fn connect(&self, act: &str) -> Result<PgConnection, Error> {
         let opened = tokio::time::timeout(ANSWER_WITHIN, async {
             let mut connection = self.factory.acquire().await?.detach();
-            let settings = session_settings(self.commits);
+            let settings = session_settings(self.commits, self.purpose);
             sqlx::raw_sql(AssertSqlSafe(settings)).execute(&mut connection).await?;
             let server = match self.expected {
                 Some(_) => Some(server(&mut connection, &self.sql).await?),
@@ -198,13 +202,17 @@ pub(crate) fn factory(pool: &PgPool) -> PgPool {
         .connect_lazy_with(options)
 }
 
-/// Every statement of the engine looks rows up by a key. A plan that was made for a new, never analysed table would
-/// read it from end to end, and be kept while the table grows a thousandfold; so the ways to read one that way are
-/// closed, and each statement is planned once.
+/// Every statement of the engine looks rows up by a key. A plan that was made for a table that is new, or known to be
+/// nearly empty, would read it from end to end, and be kept while the table grows a thousandfold; so the ways to read one
+/// that way are closed, and each statement is planned once.
+///
+/// One way has no switch: to walk the whole key in its order, which the planner thinks of where that order could serve a
+/// merge or a sort. So a table that is updated for rows of another is joined by `bucket = any (array[..])`, which an index
+/// can use and a merge cannot, and what is locked in key order is sorted by `bucket + 0`.
 const PLANS: &str = "set plan_cache_mode = force_generic_plan; set enable_seqscan = off; \
                      set enable_hashjoin = off; set enable_mergejoin = off;";
 
-fn session_settings(commits: Commits) -> String {
+fn session_settings(commits: Commits, purpose: &str) -> String {
     // The server shall notice soon that its client is gone, also in the middle of a statement. Not every
     // platform can.
     let vigilance = "do $$ begin \
@@ -213,12 +221,14 @@ fn session_settings(commits: Commits) -> String {
     let commits = match commits {
         Commits::Flushed => "set synchronous_commit = on;",
         Commits::Asynchronous => "set synchronous_commit = off;",
-        // Their search_path, time zone and time-outs are the application's.
+        // Their name, search_path, time zone and time-outs are the application's.
         Commits::AsTheApplication => return vigilance.to_owned(),
     };
     // The time-outs, not keepalives, free the rows that a half-open connection holds.
     format!(
-        "set search_path = ''; set timezone = 'UTC'; set jit = off; {PLANS} {commits} \
+        "select set_config('application_name', \
+             concat_ws(' ', nullif(current_setting('application_name'), ''), 'durable {purpose}'), false); \
+         set search_path = ''; set timezone = 'UTC'; set jit = off; {PLANS} {commits} \
          set idle_in_transaction_session_timeout = '10s'; set statement_timeout = '30s'; \
          set lock_timeout = '15s'; {vigilance}"
     )

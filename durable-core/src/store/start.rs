@@ -1,10 +1,12 @@
 //! Starting: the rows of new workflows.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, Row};
 
+use super::claim::row_at;
 use super::query;
 use super::sql::Sql;
 use crate::id::{Id, OwnerId};
@@ -42,6 +44,8 @@ pub(crate) struct Started {
     pub(crate) same_input: bool,
     /// One of its group is refused, and nothing of that was written.
     pub(crate) refused: bool,
+    /// Where its row stands, if it was created here; see `Claimed`.
+    pub(crate) row_at: Option<Arc<str>>,
 }
 
 /// Workflows that are started all or, by the policy, not at all.
@@ -89,6 +93,7 @@ pub(crate) async fn start_new(
                 existing: None,
                 same_input: true,
                 refused: false,
+                row_at: row_at(row)?,
             });
         }
     }
@@ -137,6 +142,7 @@ pub(crate) async fn start(
                 existing: name.zip(version),
                 same_input: row.try_get("same_input")?,
                 refused: row.try_get("refused")?,
+                row_at: row_at(row)?,
             });
         }
     }

@@ -1,6 +1,8 @@
 //! Recording one step: alone, or inside the application's transaction. Many together are `commit`'s. The primary key
 //! is the fence.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, Row};
 
@@ -17,6 +19,8 @@ pub(crate) struct StepRow {
     pub(crate) id: Id,
     /// The claim under which it is written.
     pub(crate) claims: i32,
+    /// Where its workflow's row stood then, if that is known.
+    pub(crate) row_at: Option<Arc<str>>,
     pub(crate) position: Position,
     pub(crate) kind: Kind,
     pub(crate) name: &'static str,

@@ -187,6 +187,7 @@ impl<'d> StepDrive<'d> {
         StepRow {
             id: order.attempt.id.clone(),
             claims: order.attempt.claims,
+            row_at: order.attempt.row_at.clone(),
             position: order.position.clone(),
             kind: self.kind(),
             name: order.name,

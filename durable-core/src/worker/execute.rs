@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::Engine;
 use super::committer::{Became, Write, Written};
-use super::{Engine, drive};
 use crate::ctx::Ctx;
-use crate::ctx::attempt::{Attempt, Idle, Order};
+use crate::ctx::attempt::{Attempt, Idle};
 use crate::decide::{End, Ended, Outcome, Returns, Stop, decide, to_json};
 use crate::failure::{Failure, FailureKind, panic_message};
 use crate::history::History;
@@ -137,7 +137,7 @@ impl Engine {
             loop {
                 return match attempt.idle(cx.waker()) {
                     Idle::Begin(orders) => {
-                        self.carry_out_orders(orders);
+                        self.carry_out_orders(orders, attempt, cx);
                         continue;
                     }
                     Idle::Busy { awaits_message } => {
@@ -153,21 +153,6 @@ impl Engine {
             }
         })
         .await
-    }
-
-    /// Carry orders out, each on a task of the worker's own: a future that user code drops then never cuts a
-    /// database call in the middle.
-    fn carry_out_orders(&self, orders: Vec<Order>) {
-        // While the incarnation is being torn down, nobody will ask for an answer.
-        let Some(engine) = self.own() else { return };
-        for order in orders {
-            let engine = engine.clone();
-            match order {
-                Order::Step(order) => drop(self.runtime.spawn(drive::drive(engine, order))),
-                Order::Receive(order) => drop(self.runtime.spawn(async move { engine.look(order).await })),
-                Order::Read(order) => drop(self.runtime.spawn(async move { engine.read_on(order).await })),
-            }
-        }
     }
 
     /// Write the outcomes that the body has been given, before anything else of it begins.

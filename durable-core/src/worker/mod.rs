@@ -1,8 +1,7 @@
 //! A worker: claims due workflows, runs their bodies and steps, and keeps its lease meanwhile.
 //!
-//! `lease` holds the lease, `poll` claims, `execute` runs one attempt, `drive` and `transaction` its steps,
-//! `committer` records them, `read` reads
-//! histories on. A worker lives through incarnations: when it was fenced, or the server was
+//! `lease` holds the lease, `poll` claims, `execute` runs one attempt, `orders` begins what its body orders, `drive` and
+//! `transaction` run its steps, `committer` records them, `read` reads histories on. A worker lives through incarnations: when it was fenced, or the server was
 //! replaced, it drops all that it holds in memory and begins again under a new owner id.
 
 pub(crate) mod committer;
@@ -10,6 +9,7 @@ mod drive;
 mod execute;
 mod lease;
 mod local;
+mod orders;
 mod poll;
 mod read;
 mod receive;
@@ -81,23 +81,24 @@ impl Engine {
     /// Begin an incarnation: connect, take a lease, start the committers.
     async fn begin(plan: &Arc<Plan>) -> Result<(Arc<Self>, Heart), Error> {
         let identity = Self::identity(plan).await?;
-        let links =
-            |commits, most| Links::new(plan.factory.clone(), plan.sql.clone(), commits, most, Some(identity.clone()));
+        let links = |purpose, commits, most| {
+            Links::new(purpose, plan.factory.clone(), plan.sql.clone(), commits, most, Some(identity.clone()))
+        };
         let owner = OwnerId::generate();
-        let (lease, heart) = Lease::take(plan, links(Commits::Asynchronous, 1), owner).await?;
+        let (lease, heart) = Lease::take(plan, links("lease", Commits::Asynchronous, 1), owner).await?;
         tracing::info!(%owner, queue = plan.settings.queue, "worker has its lease");
         plan.wake.owned_by(owner);
-        let committer_links = Arc::new(links(Commits::Flushed, committer::LINKS));
+        let committer_links = Arc::new(links("commits", Commits::Flushed, committer::LINKS));
         // The first claim or start tells the time before anything needs it.
         let clock = Arc::new(DatabaseClock::new(chrono::DateTime::UNIX_EPOCH));
-        let writes = Arc::new(links(Commits::Flushed, WRITE_LINKS));
+        let writes = Arc::new(links("writes", Commits::Flushed, WRITE_LINKS));
         let engine = Arc::new_cyclic(|own| Self {
             owner,
             plan: plan.clone(),
-            claims: links(Commits::Asynchronous, 1),
+            claims: links("claims", Commits::Asynchronous, 1),
             receiver: Receiver::new(&writes, owner, &lease),
             writes,
-            transactions: links(Commits::AsTheApplication, TRANSACTION_LINKS),
+            transactions: links("transactions", Commits::AsTheApplication, TRANSACTION_LINKS),
             committer: Committer::new(&committer_links, owner, &lease, &clock),
             clock,
             lease,
@@ -109,7 +110,7 @@ impl Engine {
     }
 
     async fn identity(plan: &Arc<Plan>) -> Result<Arc<str>, Error> {
-        let links = Links::new(plan.factory.clone(), plan.sql.clone(), Commits::Asynchronous, 1, None);
+        let links = Links::new("identity", plan.factory.clone(), plan.sql.clone(), Commits::Asynchronous, 1, None);
         let server = call!(links, "look at the server", connection => server(connection, &plan.sql))?;
         server.check()?;
         Ok(server.identity)

@@ -51,12 +51,12 @@ born as (
     ) a on true
     where g.grp <> all (array(select r.grp from refused r))
     on conflict (bucket, id) do nothing
-    returning id, owner, created_at
+    returning id, owner, created_at, ctid::text as row_at
 )
 select b.id, true as created, b.owner is not null as born_here, b.created_at, null as name,
-       null as version, true as same_input, false as refused
+       null as version, true as same_input, false as refused, b.row_at
 from born b
 union all
 select f.id, false, f.born_here, f.created_at, f.name, f.version, f.same_input,
-       f.grp = any (array(select r.grp from refused r))
+       f.grp = any (array(select r.grp from refused r)), null
 from found f

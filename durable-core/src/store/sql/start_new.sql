@@ -27,4 +27,4 @@ cross join lateral (
     offset 0
 ) b
 on conflict (bucket, id) do nothing
-returning id, owner is not null as born_here, created_at
+returning id, owner is not null as born_here, created_at, ctid::text as row_at

@@ -1,0 +1,47 @@
+//! Carrying out what a body has ordered: steps, looks into its mailbox, pages of its history.
+//!
+//! Nothing here is dropped together with the body's future, so a future that user code drops never cuts a database call
+//! in the middle.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::{Engine, drive};
+use crate::ctx::attempt::{Attempt, Order, StepOrder};
+use crate::decide::Stop;
+
+impl Engine {
+    /// Carry orders out: a step that comes alone at once, everything else on tasks of the worker's own.
+    pub(super) fn carry_out_orders(&self, mut orders: Vec<Order>, attempt: &Attempt, cx: &mut Context<'_>) {
+        // While the incarnation is being torn down, nobody will ask for an answer.
+        let Some(engine) = self.own() else { return };
+        if let [Order::Step(_)] = &orders[..]
+            && let Some(Order::Step(order)) = orders.pop()
+        {
+            return self.step_alone(engine, order, attempt, cx);
+        }
+        for order in orders {
+            let engine = engine.clone();
+            match order {
+                // Side by side on all processors, whatever they compute.
+                Order::Step(order) => drop(self.runtime.spawn(drive::drive(engine, order))),
+                Order::Receive(order) => drop(self.runtime.spawn(async move { engine.look(order).await })),
+                Order::Read(order) => drop(self.runtime.spawn(async move { engine.read_on(order).await })),
+            }
+        }
+    }
+
+    /// The body has nothing else to do but wait for this step. So it begins here, and gets a task of its own only if it
+    /// has to wait itself: a step that computes costs no task, and no way to it and back.
+    fn step_alone(&self, engine: Arc<Engine>, order: StepOrder, attempt: &Attempt, cx: &mut Context<'_>) {
+        let mut driven: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(drive::drive(engine, order));
+        // What the step's code panics with is caught where it is called; this is for what its types do.
+        match catch_unwind(AssertUnwindSafe(|| driven.as_mut().poll(cx))) {
+            Ok(Poll::Ready(())) => {}
+            Ok(Poll::Pending) => drop(self.runtime.spawn(driven)),
+            Err(_) => attempt.stop(Stop::Broken("the types of a step panicked".to_owned())),
+        }
+    }
+}
