@@ -34,9 +34,10 @@ pub(crate) enum Figure {
     BulkStarts,
     Drained,
     SingleStarts,
-    /// W5: bytes per workflow; steps per second of W1 at 256 beside so many.
+    /// W5: bytes per workflow; steps per second of W1 at 256 beside so many, and without them by turns.
     SleeperBytes,
     StepsBeside(u32),
+    StepsWithout(u32),
     /// W6, in seconds from the fence, and from the first claim.
     Takeover,
     Claimed,
@@ -92,7 +93,10 @@ async fn probe(bench: &Bench, figure: Figure) -> Result<Vec<(Figure, f64)>> {
         }
         Figure::SingleStarts => vec![(figure, queue::enqueue_singly(bench).await?)],
         Figure::SleeperBytes => vec![(figure, sleepers::memory(bench).await?)],
-        Figure::StepsBeside(asleep) => vec![(figure, sleepers::steps_beside(bench, asleep).await?)],
+        Figure::StepsBeside(asleep) | Figure::StepsWithout(asleep) => {
+            let found = sleepers::beside(bench, asleep).await?;
+            vec![(Figure::StepsBeside(asleep), found.steps_per_s), (Figure::StepsWithout(asleep), found.without)]
+        }
         Figure::Takeover | Figure::Claimed => {
             let found = takeover::measure(bench).await?;
             vec![(Figure::Takeover, found.from_fence), (Figure::Claimed, found.from_claim)]

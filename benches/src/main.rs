@@ -34,7 +34,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use bench::{Bench, Pace};
-use catalog::{GROUPS, Limit, PROFILE, Row};
+use catalog::{GROUPS, Limit, Row};
 use figure::Figures;
 use options::{Options, USAGE};
 use report::{Measured, Report, json, svg, table};
@@ -115,9 +115,11 @@ async fn measure(bench: &mut Bench, options: &Options) -> Result<Report> {
     }
     bench.pace = pace;
     // Before the curves, which load and empty millions of rows and leave the server busy with them.
-    if options.wants(PROFILE) {
-        eprintln!("{}  {PROFILE}", at());
-        report.profile = Some(profile::profile(bench, 256).await?);
+    for id in profile::IDS {
+        if options.wants(id) {
+            eprintln!("{}  {id}", at());
+            report.profiles.push(profile::profile(bench, id).await?);
+        }
     }
     for id in curves::IDS {
         if options.wants(id) && !(options.quick && options.only.is_empty()) {

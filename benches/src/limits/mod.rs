@@ -15,9 +15,27 @@ const CLIENTS: [u32; 3] = [8, 32, 64];
 /// The clients and rows per INSERT of (b); the best of them counts. More clients only wait for two cores.
 const BATCHES: [(u32, u32); 6] = [(2, 100), (4, 100), (8, 100), (2, 1_000), (4, 1_000), (8, 1_000)];
 
+/// What a client of pgbench does again and again.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Script {
+    /// (a)
+    Single,
+    /// (c)
+    Update,
+}
+
+impl Script {
+    fn text(self) -> &'static str {
+        match self {
+            Script::Single => include_str!("single.sql"),
+            Script::Update => include_str!("update.sql"),
+        }
+    }
+}
+
 /// (a): transactions per second of one single-row INSERT each.
 pub(crate) async fn single_inserts(bench: &Bench) -> Result<f64> {
-    best_over_clients(bench, include_str!("single.sql")).await
+    best_over_clients(bench, Script::Single).await
 }
 
 /// (b): rows per second of INSERTs of 100 and 1,000 rows.
@@ -33,15 +51,20 @@ pub(crate) async fn batched_inserts(bench: &Bench) -> Result<f64> {
 
 /// (c): transactions per second of BEGIN, UPDATE, INSERT, COMMIT.
 pub(crate) async fn updates_with_insert(bench: &Bench) -> Result<f64> {
-    best_over_clients(bench, include_str!("update.sql")).await
+    best_over_clients(bench, Script::Update).await
 }
 
-async fn best_over_clients(bench: &Bench, script: &str) -> Result<f64> {
+async fn best_over_clients(bench: &Bench, script: Script) -> Result<f64> {
     let mut best: f64 = 0.0;
     for clients in CLIENTS {
-        best = best.max(pgbench(bench, script, clients, &[]).await?);
+        best = best.max(run(bench, script, clients).await?);
     }
     Ok(best)
+}
+
+/// Transactions per second of so many clients.
+pub(crate) async fn run(bench: &Bench, script: Script, clients: u32) -> Result<f64> {
+    pgbench(bench, script.text(), clients, &[]).await
 }
 
 /// Transactions per second of a script on fresh tables.

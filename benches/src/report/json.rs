@@ -35,7 +35,7 @@ pub(crate) fn whole(report: &Report) -> String {
         "seconds": report.seconds,
         "rows": report.rows.iter().map(row).collect::<Vec<_>>(),
         "curves": report.curves,
-        "profile": report.profile,
+        "profiles": report.profiles,
     });
     format!("{whole:#}\n")
 }

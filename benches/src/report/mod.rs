@@ -21,7 +21,7 @@ pub(crate) struct Report {
     pub(crate) about: Vec<(String, String)>,
     pub(crate) rows: Vec<Measured>,
     pub(crate) curves: Vec<Curve>,
-    pub(crate) profile: Option<Profile>,
+    pub(crate) profiles: Vec<Profile>,
     pub(crate) seconds: f64,
 }
 
@@ -31,7 +31,7 @@ impl Report {
         let today = sqlx::query_scalar("select to_char(now() at time zone 'utc', 'YYYY-MM-DD')");
         about.push(("date".to_owned(), today.fetch_one(&bench.pool).await?));
         about.extend(bench.settings().await?);
-        Ok(Self { about, rows: Vec::new(), curves: Vec::new(), profile: None, seconds: 0.0 })
+        Ok(Self { about, rows: Vec::new(), curves: Vec::new(), profiles: Vec::new(), seconds: 0.0 })
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::{Report, number};
 use crate::catalog::Limit;
 use crate::figure::Figure;
-use crate::workloads::profile::Profile;
+use crate::workloads::profile::{PICTURED, Profile};
 
 const WIDTH: f64 = 1_080.0;
 /// The plot, inside its labels.
@@ -53,7 +53,7 @@ pub(crate) fn picture(report: &Report) -> String {
     } else {
         chart(&mut svg, &points, &lines(report));
     }
-    match &report.profile {
+    match report.profiles.iter().find(|profile| profile.id == PICTURED) {
         Some(profile) => bar(&mut svg, profile),
         None => text(&mut svg, 28.0, BAR_TOP, "quiet", "the profile was not measured in this run"),
     }
@@ -190,8 +190,7 @@ fn limits(svg: &mut String, axes: &Axes, lines: &[Line]) {
 /// Where the processors' time of a step goes, to scale.
 fn bar(svg: &mut String, profile: &Profile) {
     let all = profile.client_us + profile.server_us + profile.other_us + profile.idle_us;
-    let title = format!("Where the time of a step goes, {} in flight", profile.in_flight);
-    text(svg, 28.0, BAR_TOP - 32.0, "title", &title);
+    text(svg, 28.0, BAR_TOP - 32.0, "title", "Where the time of a step goes, 256 in flight");
     let wal = profile.wal_us.map_or(String::new(), |us| {
         format!("; meanwhile sessions waited {} \u{b5}s per step for WAL to be written and flushed", number(us))
     });

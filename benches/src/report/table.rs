@@ -18,8 +18,8 @@ pub(crate) fn whole(report: &Report) -> String {
     for curve in &report.curves {
         text += &format!("\n{}: steps/s against {}\n{}", curve.id, curve.title, self::curve(curve));
     }
-    if let Some(profile) = &report.profile {
-        text += &format!("\n{}\n", self::profile(profile));
+    if !report.profiles.is_empty() {
+        text += &format!("\nmicroseconds of all processors per unit of work\n{}", profiles(&report.profiles));
     }
     text + &format!("\nmeasured in {:.0} s\n", report.seconds)
 }
@@ -39,18 +39,26 @@ fn curve(curve: &Curve) -> String {
     aligned(&lines, &(0..curve.points.len()).collect::<Vec<_>>())
 }
 
-fn profile(profile: &Profile) -> String {
-    let wal = profile.wal_us.map_or(String::new(), |us| format!("; sessions waited {us:.1} for WAL meanwhile"));
-    format!(
-        "profile: microseconds of all processors per step, {} in flight, {} steps/s: client {:.1}, PostgreSQL {:.1}, \
-         other {:.1}, idle {:.1}{wal}",
-        profile.in_flight,
-        number(profile.steps_per_s),
-        profile.client_us,
-        profile.server_us,
-        profile.other_us,
-        profile.idle_us,
-    )
+/// A line for each, with what the server's sessions took beside it.
+fn profiles(profiles: &[Profile]) -> String {
+    let head = ["id", "", "per second", "client", "PostgreSQL", "other", "idle", "waits for WAL", "sessions"];
+    let mut lines: Vec<Vec<String>> = vec![head.map(str::to_owned).into()];
+    lines.extend(profiles.iter().map(|profile| {
+        let us = |us: f64| format!("{us:.1}");
+        let sessions = profile.sessions_us.iter().filter(|(_, us)| **us >= 0.05);
+        vec![
+            profile.id.to_owned(),
+            profile.unit.to_owned(),
+            number(profile.per_s),
+            us(profile.client_us),
+            us(profile.server_us),
+            us(profile.other_us),
+            us(profile.idle_us),
+            profile.wal_us.map(us).unwrap_or_default(),
+            sessions.map(|(name, us)| format!("{name} {us:.1}")).collect::<Vec<_>>().join(", "),
+        ]
+    }));
+    aligned(&lines, &[2, 3, 4, 5, 6, 7])
 }
 
 fn cells(measured: &Measured) -> Vec<String> {

@@ -27,6 +27,9 @@ pub(crate) struct Loop {
     pub(crate) latencies: Latencies,
 }
 
+/// The library's schema, where nothing else is said.
+const SCHEMA: &str = "durable";
+
 /// The phases of a loop, as its callers see them.
 const WARMING: u8 = 0;
 const MEASURING: u8 = 1;
@@ -34,7 +37,12 @@ const ENDING: u8 = 2;
 
 /// Run the loop with a worker of its own in this process.
 pub(crate) async fn run(url: &str, pace: Pace, in_flight: usize, load: Load) -> Result<Loop> {
-    let durable = worker(url, in_flight).await?;
+    run_in(url, SCHEMA, pace, in_flight, load).await
+}
+
+/// The same in a schema with another name.
+pub(crate) async fn run_in(url: &str, schema: &str, pace: Pace, in_flight: usize, load: Load) -> Result<Loop> {
+    let durable = worker_in(url, schema, in_flight).await?;
     let measured = measure(&durable, pace, in_flight, load, || ()).await.map(|(measured, ())| measured);
     durable.shutdown(Duration::from_secs(10)).await;
     measured
@@ -42,8 +50,12 @@ pub(crate) async fn run(url: &str, pace: Pace, in_flight: usize, load: Load) -> 
 
 /// A worker with room to spare: a place is free again a moment after its result is known.
 pub(crate) async fn worker(url: &str, in_flight: usize) -> Result<Durable> {
+    worker_in(url, SCHEMA, in_flight).await
+}
+
+async fn worker_in(url: &str, schema: &str, in_flight: usize) -> Result<Durable> {
     let pool = PgPool::connect_lazy(url)?;
-    let builder = Durable::builder(pool).migrate(false).concurrency(in_flight * 2).register(ten_steps);
+    let builder = Durable::builder(pool).schema(schema).migrate(false).concurrency(in_flight * 2).register(ten_steps);
     Ok(builder.register(ten_deposits).start().await?)
 }
 

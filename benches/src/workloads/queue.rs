@@ -1,5 +1,6 @@
 //! W3: workflows that are enqueued by a process without a worker, in bulk and one by one, and drained by one worker.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -29,12 +30,8 @@ pub(crate) struct Queue {
 pub(crate) async fn enqueue_and_drain(bench: &Bench) -> Result<Queue> {
     bench.fresh().await?;
     let count = 50_000 / bench.pace.divide as usize;
-    let client = client(bench).await?;
     let began = Instant::now();
-    for from in (0..count).step_by(BULK) {
-        let ids = from..count.min(from + BULK);
-        client.start_many(ids.map(|n| (format!("queued-{n:08}"), one_step(200)))).await?;
-    }
+    enqueue_one_step(bench, count).await?;
     let enqueued = count as f64 / began.elapsed().as_secs_f64();
     drain(bench, count).await?;
     // By the database's clock, from the first claim to the last end: the wait above looks only now and then.
@@ -43,12 +40,29 @@ pub(crate) async fn enqueue_and_drain(bench: &Bench) -> Result<Queue> {
     Ok(Queue { enqueued, drained: count as f64 / seconds })
 }
 
+/// Enqueue one-step workflows.
+pub(crate) async fn enqueue_one_step(bench: &Bench, count: usize) -> Result<()> {
+    let client = &client(bench).await?;
+    let start = |ids: Range<usize>| async move {
+        client.start_many(ids.map(|n| (format!("queued-{n:08}"), one_step(200)))).await?;
+        Ok(())
+    };
+    in_bulk(count, start).await
+}
+
 /// Enqueue ten-step workflows.
 pub(crate) async fn enqueue_ten_steps(bench: &Bench, prefix: &str, count: usize) -> Result<()> {
-    let client = client(bench).await?;
-    for from in (0..count).step_by(BULK) {
-        let ids = from..count.min(from + BULK);
+    let client = &client(bench).await?;
+    let start = |ids: Range<usize>| async move {
         client.start_many(ids.map(|n| (format!("{prefix}-{n:08}"), ten_steps(200)))).await?;
+        Ok(())
+    };
+    in_bulk(count, start).await
+}
+
+async fn in_bulk<F: Future<Output = Result<()>>>(count: usize, start: impl Fn(Range<usize>) -> F) -> Result<()> {
+    for from in (0..count).step_by(BULK) {
+        start(from..count.min(from + BULK)).await?;
     }
     Ok(())
 }
@@ -56,18 +70,28 @@ pub(crate) async fn enqueue_ten_steps(bench: &Bench, prefix: &str, count: usize)
 /// Run one worker until nothing is left of workflows that have so many steps together.
 pub(crate) async fn drain(bench: &Bench, steps: usize) -> Result<()> {
     let until_done = STEPS_DONE.load(Ordering::Relaxed) + steps as u64;
-    let pool = PgPool::connect_lazy(&bench.url)?;
-    let builder = Durable::builder(pool).migrate(false).concurrency(CONCURRENCY).register(one_step);
-    let worker = builder.register(ten_steps).start().await?;
+    let worker = worker(bench).await?;
+    drained(bench, until_done).await?;
+    worker.shutdown(Duration::from_secs(10)).await;
+    Ok(())
+}
+
+/// Wait until so many steps were done in this process, and nothing is left.
+pub(crate) async fn drained(bench: &Bench, until_done: u64) -> Result<()> {
     // First from memory, because to ask the database all the time would cost it something.
     let deadline = Instant::now() + PATIENCE;
     while STEPS_DONE.load(Ordering::Relaxed) < until_done {
         ensure!(Instant::now() < deadline, "the queue is not drained after {PATIENCE:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    until(&bench.pool, "select count(*) = $1 from durable.workflow where status <> 'completed'", 0).await?;
-    worker.shutdown(Duration::from_secs(10)).await;
-    Ok(())
+    until(&bench.pool, "select count(*) = $1 from durable.workflow where status <> 'completed'", 0).await
+}
+
+/// A worker that drains.
+pub(crate) async fn worker(bench: &Bench) -> Result<Durable> {
+    let pool = PgPool::connect_lazy(&bench.url)?;
+    let builder = Durable::builder(pool).migrate(false).concurrency(CONCURRENCY).register(one_step);
+    Ok(builder.register(ten_steps).start().await?)
 }
 
 /// Workflows per second of callers that each start one after the other.

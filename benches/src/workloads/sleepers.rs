@@ -10,7 +10,9 @@ use super::closed::{self, Load};
 use super::processes::{Child, Role, order, resident_kb, say};
 use super::until;
 use crate::bench::Bench;
+use crate::catalog::Rounds;
 use crate::load;
+use crate::sample::median;
 use crate::workflows::sleeper;
 
 /// Workflows that fall asleep before the first look, so that the allocator has what it needs for a while.
@@ -56,9 +58,30 @@ pub(crate) async fn child(url: &str) -> Result<()> {
     Ok(())
 }
 
-/// W1 at 256 beside so many workflows that sleep.
-pub(crate) async fn steps_beside(bench: &Bench, asleep: u32) -> Result<f64> {
+/// Steps per second, beside the sleepers and without them.
+pub(crate) struct Beside {
+    pub(crate) steps_per_s: f64,
+    pub(crate) without: f64,
+}
+
+/// How often the two take turns.
+const TURNS: usize = 4;
+
+/// W1 at 256 beside so many workflows that sleep, and the same in a schema that has none, by turns: what drifts in
+/// between, and what the loading of the rows has left behind, is the same for both.
+pub(crate) async fn beside(bench: &Bench, asleep: u32) -> Result<Beside> {
     bench.fresh().await?;
     load::sleepers(bench, asleep).await?;
-    Ok(closed::run(&bench.url, bench.pace, 256, Load::Plain { bytes: 200 }).await?.steps_per_s)
+    let empty = "drop schema if exists quiet cascade";
+    sqlx::raw_sql(empty).execute(&bench.pool).await.context("could not drop the other schema")?;
+    durable::migrate(&bench.pool, "quiet").await?;
+    let pace = bench.pace.in_turns(Rounds::InShortTurns);
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    for _ in 0..TURNS {
+        for (schema, found) in [("quiet", &mut without), ("durable", &mut with)] {
+            let load = Load::Plain { bytes: 200 };
+            found.push(closed::run_in(&bench.url, schema, pace, 256, load).await?.steps_per_s);
+        }
+    }
+    Ok(Beside { steps_per_s: median(&with), without: median(&without) })
 }
