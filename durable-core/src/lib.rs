@@ -126,6 +126,11 @@ pub use durable_macros::step;
 #[doc = include_str!("../docs/workflow.md")]
 pub use durable_macros::workflow;
 
+/// A manual, and nothing else: for whoever has SQL and no Rust.
+#[cfg(doc)]
+#[doc = include_str!("../docs/from_sql.md")]
+pub mod from_sql {}
+
 /// What the macros' output calls. Not for use by hand, and outside the promises of the version number.
 #[doc(hidden)]
 pub mod __private {

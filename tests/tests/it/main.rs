@@ -7,6 +7,8 @@ mod budgets;
 mod cancelling;
 mod crash;
 mod faults;
+mod from_sql;
+mod from_sql_schema;
 mod giving_up;
 mod hints;
 mod history;

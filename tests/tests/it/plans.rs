@@ -280,6 +280,33 @@ async fn no_statement_scans_a_hot_table_for_having_been_planned_when_it_was_new(
     refuse_full_reads("select 1", &PLANNERS[..1]).await
 }
 
+/// What the functions for SQL do is planned inside of them, so it is their reads that are counted.
+#[tokio::test]
+async fn no_function_scans_a_hot_table() -> Result<()> {
+    const FULL_READS: &str = "select coalesce(sum(seq_scan), 0)::bigint from pg_stat_xact_user_tables \
+                              where schemaname = 'durable'";
+    let db = Db::new().await;
+    let mut connection = PgConnection::connect(db.url()).await?;
+    run(&mut connection, SOME_AGE.to_owned()).await?;
+    // From the sixth call on a plan may be one for all.
+    for call in 1..=12 {
+        let mut tx = connection.begin().await?;
+        // Not 0: the server counts together what it has not yet given to its statistics.
+        let before: i64 = sqlx::query_scalar(FULL_READS).fetch_one(&mut *tx).await?;
+        for again in ["new", "old"] {
+            run(&mut tx, format!("select durable.start('name', id => 'from-sql-{call}') as {again}")).await?;
+            run(&mut tx, format!("select durable.send('from-sql-{call}', 'topic', '1', 'key') as {again}")).await?;
+        }
+        let full_reads: i64 = sqlx::query_scalar(FULL_READS).fetch_one(&mut *tx).await?;
+        assert_eq!(full_reads, before, "at call {call}");
+        run(&mut tx, "select count(*) from durable.workflow where name = 'x'".to_owned()).await?;
+        let would_show: i64 = sqlx::query_scalar(FULL_READS).fetch_one(&mut *tx).await?;
+        assert_eq!(would_show, before + 1);
+        tx.commit().await?;
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_sequential_scan_would_show() -> Result<()> {
     let db = Db::new().await;
