@@ -15,6 +15,7 @@ use crate::failure::{Failure, FailureKind};
 use crate::hints::Attention;
 use crate::id::Id;
 use crate::info::{RecordedStep, WorkflowInfo};
+use crate::recorded::ReadHistory;
 use crate::status::Status;
 use crate::store::inspect as store;
 use crate::store::link::{Backoff, call};
@@ -115,7 +116,8 @@ impl<T> Handle<T> {
         Ok(self.inspect().await?.0)
     }
 
-    /// Its history, in the order in which it was recorded.
+    /// Its history, in the order in which it was recorded, all of it at once. Where that may be much, read
+    /// [`history`](Handle::history) page by page.
     ///
     /// # Errors
     ///
@@ -129,6 +131,25 @@ impl<T> Handle<T> {
                 answer => break answer,
             }
         }
+    }
+
+    /// Its history page by page: inputs, outputs, failures, and the attempts that failed. See [`ReadHistory`].
+    ///
+    /// ```no_run
+    /// # async fn example(durable: durable::Durable) -> Result<(), durable::Error> {
+    /// let handle = durable.workflow::<()>("order-42");
+    /// let mut page = handle.history().await?;
+    /// loop {
+    ///     for step in &page.steps {
+    ///         println!("{}/{} {}: {:?} {:?}", step.lane, step.seq, step.name, step.output, step.failure);
+    ///     }
+    ///     let Some(next) = page.next else { break };
+    ///     page = handle.history().after(next).await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn history(&self) -> ReadHistory<'_> {
+        ReadHistory::new(&self.client, &self.id)
     }
 
     async fn inspect(&self) -> Result<(WorkflowInfo, Option<String>), Error> {

@@ -19,7 +19,7 @@ async fn listens(ctx: &Ctx) -> Result<String> {
 }
 
 /// What an application of the first migration has: its schema, and workflows that wait in it.
-async fn of_the_first_migration() -> Result<Db> {
+pub(super) async fn of_the_first_migration() -> Result<Db> {
     let db = Db::empty().await;
     let before = statements().into_iter().find(|statement| statement.name == "migrations").context("the script")?;
     run(&db.pool, &before.text).await?;
@@ -69,6 +69,9 @@ async fn a_database_of_the_first_migration_is_brought_up_to_date_beside_its_writ
     durable::migrate(&db.pool, "durable").await?;
     assert!(began_at.elapsed() < Duration::from_secs(5), "it waited: {:?}", began_at.elapsed());
     durable::migrate(&db.pool, "durable").await?;
+    // An index would have had to wait.
+    let has_index = "select (to_regclass('durable.workflow_listed') is not null)::int::bigint";
+    assert_eq!(db.count(has_index).await, 0);
     writer.commit().await?;
 
     assert_eq!(tables(&db).await?, before);

@@ -14,6 +14,7 @@ mod hints;
 mod history;
 mod in_transactions;
 mod lanes;
+mod listing;
 mod long_histories;
 mod messages;
 mod neighbours;
