@@ -116,6 +116,27 @@ impl<T> Handle<T> {
         Ok(self.inspect().await?.0)
     }
 
+    /// What it was started with: the parameter if its body has one, a tuple of them if it has several, `()` if it has
+    /// none; or anything else that its JSON decodes into.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](ErrorKind::NotFound), [`Decode`](ErrorKind::Decode) when the input is no `I`, database kinds.
+    pub async fn input<I: DeserializeOwned>(&self) -> Result<I, Error> {
+        let id = Id::new(self.id.as_str())?;
+        let act = format!("read the input of workflow {id}");
+        let mut backoff = Backoff::for_callers();
+        let found = loop {
+            match call!(self.client.links, &act, connection => store::input(connection, &self.client.sql, &id)) {
+                Err(error) if backoff.again(&error).await => {}
+                answer => break answer?,
+            }
+        };
+        let input = found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no workflow {id}")))?;
+        codec::decode(&input)
+            .map_err(|problem| Error::new(ErrorKind::Decode, format!("the input of workflow {id} {problem}")))
+    }
+
     /// Its history, in the order in which it was recorded, all of it at once. Where that may be much, read
     /// [`history`](Handle::history) page by page.
     ///

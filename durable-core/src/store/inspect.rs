@@ -21,6 +21,12 @@ pub(crate) async fn inspect(
     row.map(|row| Ok((info_of(&row)?, row.try_get("output")?))).transpose()
 }
 
+/// The JSON that one workflow was started with.
+pub(crate) async fn input(connection: &mut PgConnection, sql: &Sql, id: &Id) -> Result<Option<String>, sqlx::Error> {
+    let row = query(&sql.input).bind(id.bucket()).bind(id.as_str()).fetch_optional(connection).await?;
+    row.map(|row| row.try_get("input")).transpose()
+}
+
 /// The history of one workflow.
 pub(crate) async fn steps(connection: &mut PgConnection, sql: &Sql, id: &Id) -> Result<Vec<RecordedStep>, sqlx::Error> {
     let rows = query(&sql.steps).bind(id.bucket()).bind(id.as_str()).fetch_all(connection).await?;

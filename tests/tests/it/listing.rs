@@ -412,6 +412,23 @@ async fn a_history_page_by_page_is_all_of_the_history() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn an_input_is_read_as_it_was_given() -> Result<()> {
+    let db = Db::new().await;
+    let client = db.client().await;
+    assert_eq!(client.start(writes_much(3)).id("one").await?.input::<usize>().await?, 3);
+    client.start(listens()).id("none").await?.input::<()>().await?;
+    text(&db.pool, "select durable.start('pay', '[\"order-7\", 1999]', 'several')").await?;
+    let several = client.workflow::<()>("several");
+    assert_eq!(several.input::<(String, i64)>().await?, ("order-7".to_owned(), 1999));
+
+    let other = several.input::<String>().await.unwrap_err();
+    assert_eq!(other.kind(), ErrorKind::Decode);
+    assert!(other.to_string().contains("the input of workflow several does not decode as"), "{other}");
+    assert!(client.workflow::<()>("nobody").input::<()>().await.unwrap_err().is_not_found());
+    Ok(())
+}
+
 #[workflow]
 async fn writes_much(ctx: &Ctx, megabytes: usize) -> Result<()> {
     for _ in 0..megabytes {

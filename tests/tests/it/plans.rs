@@ -69,6 +69,7 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("heartbeat", "owner ms"),
     ("hint", "text text"),
     ("history", "buckets ids lanes integers limit limit"),
+    ("input", "bucket id"),
     ("inspect", "bucket id"),
     ("let_go", "owner buckets ids integers"),
     ("list_newest", "status name no_text no_time no_time no_text buckets no_time no_text limit"),
