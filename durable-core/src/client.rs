@@ -13,6 +13,8 @@ use crate::error::{Error, ErrorKind};
 use crate::handle::Handle;
 use crate::hints::Hints;
 use crate::id::Id;
+use crate::info::Counts;
+use crate::list::ListWorkflows;
 use crate::message::SendMessage;
 use crate::options::Settings;
 use crate::start::{Start, StartMany};
@@ -20,7 +22,7 @@ use crate::starter::Starter;
 use crate::step::States;
 use crate::store::link::{Backoff, Commits, Links, call, factory};
 use crate::store::sql::Sql;
-use crate::store::{cancel as store, migrate as schema};
+use crate::store::{cancel as store, list, migrate as schema};
 use crate::topic::Topic;
 use crate::wake::{Wake, Word};
 use crate::worker::{Engine, Plan, Worker};
@@ -154,6 +156,28 @@ impl Durable {
     /// The workflow with this id, whether it exists or not.
     pub fn workflow<T>(&self, id: impl AsRef<str>) -> Handle<T> {
         Handle::new(self.client.clone(), Id::trusted(id.as_ref()))
+    }
+
+    #[doc = include_str!("../docs/list.md")]
+    pub fn workflows(&self) -> ListWorkflows<'_> {
+        ListWorkflows::new(&self.client)
+    }
+
+    /// How many workflows stand where, over all queues, as of one moment. It walks an index for each status: about 0.15 s
+    /// per million that sleep. Those that have completed are not counted.
+    ///
+    /// # Errors
+    ///
+    /// Database kinds.
+    pub async fn counts(&self) -> Result<Counts, Error> {
+        let client = &self.client;
+        let mut backoff = Backoff::for_callers();
+        loop {
+            match call!(client.links, "count workflows", connection => list::counts(connection, &client.sql)) {
+                Err(error) if backoff.again(&error).await => {}
+                answer => break answer,
+            }
+        }
     }
 
     /// Cancel a workflow; see [`Cancel`].

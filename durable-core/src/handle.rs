@@ -15,6 +15,7 @@ use crate::failure::{Failure, FailureKind};
 use crate::hints::Attention;
 use crate::id::Id;
 use crate::info::{RecordedStep, WorkflowInfo};
+use crate::recorded::ReadHistory;
 use crate::status::Status;
 use crate::store::inspect as store;
 use crate::store::link::{Backoff, call};
@@ -115,7 +116,29 @@ impl<T> Handle<T> {
         Ok(self.inspect().await?.0)
     }
 
-    /// Its history, in the order in which it was recorded.
+    /// What it was started with: the parameter if its body has one, a tuple of them if it has several, `()` if it has
+    /// none; or anything else that its JSON decodes into.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](ErrorKind::NotFound), [`Decode`](ErrorKind::Decode) when the input is no `I`, database kinds.
+    pub async fn input<I: DeserializeOwned>(&self) -> Result<I, Error> {
+        let id = Id::new(self.id.as_str())?;
+        let act = format!("read the input of workflow {id}");
+        let mut backoff = Backoff::for_callers();
+        let found = loop {
+            match call!(self.client.links, &act, connection => store::input(connection, &self.client.sql, &id)) {
+                Err(error) if backoff.again(&error).await => {}
+                answer => break answer?,
+            }
+        };
+        let input = found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no workflow {id}")))?;
+        codec::decode(&input)
+            .map_err(|problem| Error::new(ErrorKind::Decode, format!("the input of workflow {id} {problem}")))
+    }
+
+    /// Its history, in the order in which it was recorded, all of it at once. Where that may be much, read
+    /// [`history`](Handle::history) page by page.
     ///
     /// # Errors
     ///
@@ -129,6 +152,25 @@ impl<T> Handle<T> {
                 answer => break answer,
             }
         }
+    }
+
+    /// Its history page by page: inputs, outputs, failures, and the attempts that failed. See [`ReadHistory`].
+    ///
+    /// ```no_run
+    /// # async fn example(durable: durable::Durable) -> Result<(), durable::Error> {
+    /// let handle = durable.workflow::<()>("order-42");
+    /// let mut page = handle.history().await?;
+    /// loop {
+    ///     for step in &page.steps {
+    ///         println!("{}/{} {}: {:?} {:?}", step.lane, step.seq, step.name, step.output, step.failure);
+    ///     }
+    ///     let Some(next) = page.next else { break };
+    ///     page = handle.history().after(next).await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn history(&self) -> ReadHistory<'_> {
+        ReadHistory::new(&self.client, &self.id)
     }
 
     async fn inspect(&self) -> Result<(WorkflowInfo, Option<String>), Error> {

@@ -61,6 +61,11 @@ impl Id {
         &self.text
     }
 
+    /// Every bucket that there is.
+    pub(crate) fn buckets() -> Vec<i16> {
+        (0..i16::from(BUCKETS)).collect()
+    }
+
     pub(crate) fn bucket(&self) -> i16 {
         self.bucket
     }

@@ -1,4 +1,5 @@
-//! A workflow and its history as people read them. Plain data; `store::inspect` fills it.
+//! Workflows and their histories as people read them, one, a page, and counted. Plain data; `store::inspect` and
+//! `store::list` fill it.
 
 use chrono::{DateTime, Utc};
 
@@ -18,6 +19,8 @@ pub struct WorkflowInfo {
     pub version: i32,
     /// Its queue.
     pub queue: String,
+    /// Its priority in the queue; lower goes first.
+    pub priority: i16,
     /// Where it stands.
     pub status: Status,
     /// Workers lost in a row without a step in between.
@@ -28,10 +31,51 @@ pub struct WorkflowInfo {
     pub due_at: Option<DateTime<Utc>>,
     /// When it was started.
     pub created_at: DateTime<Utc>,
+    /// When a worker took it last.
+    pub claimed_at: Option<DateTime<Utc>>,
     /// When it ended.
     pub finished_at: Option<DateTime<Utc>>,
     /// How it failed, or why it is blocked.
     pub failure: Option<Failure>,
+}
+
+/// A page of workflows, as [`Durable::workflows`](crate::Durable::workflows) reads it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct WorkflowPage {
+    /// The workflows, in the order that was asked for.
+    pub workflows: Vec<WorkflowInfo>,
+    /// Where the next page begins, for [`after`](crate::ListWorkflows::after); `None` when there was nothing more.
+    pub next: Option<String>,
+}
+
+/// A page of a workflow's history, as [`Handle::history`](crate::Handle::history) reads it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct HistoryPage {
+    /// The records, lane by lane.
+    pub steps: Vec<RecordedStep>,
+    /// Where the next page begins, for [`after`](crate::ReadHistory::after); `None` when there was nothing more.
+    pub next: Option<String>,
+}
+
+/// How many workflows stand where, as [`Durable::counts`](crate::Durable::counts) counts them. Not how many have
+/// completed: for that the whole table would have to be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Wait for a worker, or for the time at which they are to start.
+    pub queued: u64,
+    /// Are run by a worker.
+    pub running: u64,
+    /// Wait for a message, a time or a retry.
+    pub suspended: u64,
+    /// Failed.
+    pub failed: u64,
+    /// Were cancelled.
+    pub cancelled: u64,
+    /// Are parked until somebody resumes them.
+    pub blocked: u64,
 }
 
 /// One record of a workflow's history. Values are JSON.

@@ -63,7 +63,7 @@
 //! 3. `store`: the only place with SQL; `group`: many writes in one statement
 //! 4. `step`, `ctx`, `workflow`: what runs inside one attempt
 //! 5. `wake`, `hints`, `worker`: who is told what, here and elsewhere; claims, leases, execution
-//! 6. `client`, `start`, `starting`, `starter`, `message`, `cancel`, `handle`: the doors for callers
+//! 6. `client`, `start`, `starting`, `starter`, `message`, `cancel`, `handle`, `list`, `recorded`: the doors for callers
 //! 7. `testing`: crash points, a movable clock, and sabotage
 
 mod cancel;
@@ -80,9 +80,11 @@ mod hints;
 mod history;
 mod id;
 mod info;
+mod list;
 mod message;
 mod options;
 mod probe;
+mod recorded;
 mod retry;
 mod sabotage;
 mod start;
@@ -109,8 +111,10 @@ pub use error::{Error, ErrorKind};
 pub use failure::{Failure, FailureKind, StepError, retry_after, terminal};
 pub use handle::Handle;
 pub use history::FailedAttempt;
-pub use info::{RecordedStep, WorkflowInfo};
+pub use info::{Counts, HistoryPage, RecordedStep, WorkflowInfo, WorkflowPage};
+pub use list::ListWorkflows;
 pub use message::SendMessage;
+pub use recorded::ReadHistory;
 pub use retry::{Retry, days, hours, minutes, seconds};
 pub use start::{IfExists, Start, StartMany};
 pub use status::Status;
@@ -125,6 +129,11 @@ pub use sqlx::PgConnection;
 pub use durable_macros::step;
 #[doc = include_str!("../docs/workflow.md")]
 pub use durable_macros::workflow;
+
+/// A manual, and nothing else: for whoever has SQL and no Rust.
+#[cfg(doc)]
+#[doc = include_str!("../docs/from_sql.md")]
+pub mod from_sql {}
 
 /// What the macros' output calls. Not for use by hand, and outside the promises of the version number.
 #[doc(hidden)]

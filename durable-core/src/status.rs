@@ -25,6 +25,17 @@ pub enum Status {
 }
 
 impl Status {
+    /// Every status, in the order of a workflow's life.
+    pub(crate) const ALL: [Status; 7] = [
+        Status::Queued,
+        Status::Running,
+        Status::Suspended,
+        Status::Completed,
+        Status::Failed,
+        Status::Cancelled,
+        Status::Blocked,
+    ];
+
     /// Whether the status never changes again.
     pub fn is_final(self) -> bool {
         match self {
@@ -47,18 +58,7 @@ impl Status {
     }
 
     pub(crate) fn parse(word: &str) -> Result<Self, Error> {
-        [
-            Status::Queued,
-            Status::Running,
-            Status::Suspended,
-            Status::Completed,
-            Status::Failed,
-            Status::Cancelled,
-            Status::Blocked,
-        ]
-        .into_iter()
-        .find(|status| status.as_str() == word)
-        .ok_or_else(|| {
+        Status::ALL.into_iter().find(|status| status.as_str() == word).ok_or_else(|| {
             Error::new(
                 ErrorKind::Schema,
                 format!("the database has a workflow with the status {word:?}, which this version does not know"),

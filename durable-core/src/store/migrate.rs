@@ -14,8 +14,11 @@ struct Migration {
 }
 
 /// All of them, in order. An applied one never changes.
-const MIGRATIONS: &[Migration] =
-    &[Migration { version: 1, name: "durable", text: include_str!("../../migrations/0001_durable.sql") }];
+const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "durable", text: include_str!("../../migrations/0001_durable.sql") },
+    Migration { version: 2, name: "from_sql", text: include_str!("../../migrations/0002_from_sql.sql") },
+    Migration { version: 3, name: "listing", text: include_str!("../../migrations/0003_listing.sql") },
+];
 
 const ACT: &str = "migrate the database";
 

@@ -13,6 +13,7 @@ pub(crate) mod hint;
 pub(crate) mod inspect;
 pub(crate) mod lease;
 pub(crate) mod link;
+pub(crate) mod list;
 pub(crate) mod message;
 pub(crate) mod migrate;
 pub(crate) mod sql;

@@ -33,10 +33,10 @@ macro_rules! statements {
 }
 
 statements! {
-    applied apply cancel claim commit commit_apart hand_back heartbeat hint history inspect let_go mark_stands migrate_lock migrated
-    migrations owned ping reap receive record recorded register release resume send
+    applied apply cancel claim commit commit_apart counts hand_back heartbeat hint history input inspect let_go
+    list_newest list_oldest mark_stands migrate_lock migrated migrations owned ping reap receive record recorded register release resume send
     server
-    start start_new steps stopped stopping transact unknown
+    start start_new steps steps_after stopped stopping transact unknown
 }
 
 /// A text of ours for another schema: objects are written `durable.x`, the schema itself only where it is made.

@@ -1,0 +1,259 @@
+//! Finding workflows: which are wanted, in which order, and page by page. What is found is `info`.
+
+use std::cmp::Reverse;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use crate::client::Client;
+use crate::error::{Error, ErrorKind};
+use crate::id::{Id, check_text};
+use crate::info::{WorkflowInfo, WorkflowPage};
+use crate::status::Status;
+use crate::store::link::{Backoff, call};
+use crate::store::list::{self as store, Order, Wanted};
+
+/// Workflows in a page, where nobody says otherwise, and at most: each may carry a failure of some kilobytes.
+const PAGE: u32 = 100;
+const PAGE_MAX: u32 = 1_000;
+
+/// A page of workflows about to be read. Made by [`Durable::workflows`](crate::Durable::workflows); awaiting it reads the page.
+///
+/// What is asked for has to hold all together. Pages are keyed by when a workflow was started, not numbered: however
+/// many are started meanwhile, no page repeats or skips what was there when the first was read. One whose starting
+/// transaction commits later than it began may stand before a place that has been passed; and a list by status shows
+/// those that have it when their page is read.
+///
+/// # Errors
+///
+/// [`Usage`](ErrorKind::Usage) for a limit, a text or a place that cannot be, database kinds.
+#[must_use = "a list is not read until it is awaited"]
+pub struct ListWorkflows<'a> {
+    client: &'a Arc<Client>,
+    statuses: Vec<Status>,
+    name: Option<String>,
+    queue: Option<String>,
+    created_from: Option<DateTime<Utc>>,
+    created_before: Option<DateTime<Utc>>,
+    id_prefix: Option<String>,
+    order: Order,
+    after: Option<String>,
+    limit: u32,
+}
+
+impl<'a> ListWorkflows<'a> {
+    pub(crate) fn new(client: &'a Arc<Client>) -> Self {
+        Self {
+            client,
+            statuses: Vec::new(),
+            name: None,
+            queue: None,
+            created_from: None,
+            created_before: None,
+            id_prefix: None,
+            order: Order::Newest,
+            after: None,
+            limit: PAGE,
+        }
+    }
+
+    /// Only those that stand so. Called again, those that stand so or so.
+    pub fn status(mut self, status: Status) -> Self {
+        if !self.statuses.contains(&status) {
+            self.statuses.push(status);
+        }
+        self
+    }
+
+    /// Only those with this body, of any version.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Only those of this queue.
+    pub fn queue(mut self, queue: impl Into<String>) -> Self {
+        self.queue = Some(queue.into());
+        self
+    }
+
+    /// Only those that were started at this time or later.
+    pub fn created_from(mut self, from: DateTime<Utc>) -> Self {
+        self.created_from = Some(from);
+        self
+    }
+
+    /// Only those that were started before this time.
+    pub fn created_before(mut self, before: DateTime<Utc>) -> Self {
+        self.created_before = Some(before);
+        self
+    }
+
+    /// Only those whose ids begin so.
+    pub fn id_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.id_prefix = Some(prefix.into());
+        self
+    }
+
+    /// Those that were started last come first, which is the default.
+    pub fn newest_first(mut self) -> Self {
+        self.order = Order::Newest;
+        self
+    }
+
+    /// Those that were started first come first.
+    pub fn oldest_first(mut self) -> Self {
+        self.order = Order::Oldest;
+        self
+    }
+
+    /// How many at most in a page: 1 to 1,000, default 100.
+    pub fn limit(mut self, limit: u32) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Go on where a page ended: its [`next`](WorkflowPage::next), a text to be handed back as it is. Ask for the same
+    /// as for that page.
+    pub fn after(mut self, next: impl Into<String>) -> Self {
+        self.after = Some(next.into());
+        self
+    }
+
+    /// Check everything before the database is asked.
+    fn wanted(&self) -> Result<Wanted, Error> {
+        if self.limit == 0 || self.limit > PAGE_MAX {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                format!("a page of {} workflows cannot be read: ask for 1 to {PAGE_MAX}", self.limit),
+            ));
+        }
+        let texts = [("workflow name", &self.name), ("queue", &self.queue), ("beginning of ids", &self.id_prefix)];
+        for (what, text) in texts {
+            text.as_ref().map_or(Ok(()), |text| check_text(what, text))?;
+        }
+        Ok(Wanted {
+            statuses: if self.statuses.is_empty() { Status::ALL.to_vec() } else { self.statuses.clone() },
+            name: self.name.clone(),
+            queue: self.queue.clone(),
+            created_from: self.created_from,
+            created_before: self.created_before,
+            id_like: self.id_prefix.as_deref().map(like),
+            order: self.order,
+            after: self.after.as_deref().map(|next| place(next, self.order)).transpose()?,
+            // One more, to know whether there is another page.
+            limit: i64::from(self.limit) + 1,
+        })
+    }
+
+    async fn read(self) -> Result<WorkflowPage, Error> {
+        let wanted = self.wanted()?;
+        let mut backoff = Backoff::for_callers();
+        let found = loop {
+            match call!(self.client.links, "list workflows", connection =>
+                store::list(connection, &self.client.sql, &wanted))
+            {
+                Err(error) if backoff.again(&error).await => {}
+                answer => break answer?,
+            }
+        };
+        Ok(page(found, self.order, self.limit as usize))
+    }
+}
+
+/// The first of what was found of each status, as one page.
+fn page(mut workflows: Vec<WorkflowInfo>, order: Order, limit: usize) -> WorkflowPage {
+    let key = |workflow: &WorkflowInfo| (workflow.created_at, workflow.id.clone());
+    match order {
+        Order::Newest => workflows.sort_by_cached_key(|workflow| Reverse(key(workflow))),
+        Order::Oldest => workflows.sort_by_cached_key(key),
+    }
+    let more = workflows.len() > limit;
+    workflows.truncate(limit);
+    let next = workflows.last().filter(|_| more).map(|last| {
+        let micros = last.created_at.timestamp_micros();
+        format!("{}.{micros}.{}", word(order), last.id)
+    });
+    WorkflowPage { workflows, next }
+}
+
+/// The place that a page has given as its end.
+fn place(next: &str, order: Order) -> Result<(DateTime<Utc>, String), Error> {
+    let usage =
+        |problem: &str| Error::new(ErrorKind::Usage, format!("cannot list workflows after {next:?}: {problem}"));
+    let no_place = || usage("it is not what a page gave as its `next`");
+    let mut parts = next.splitn(3, '.');
+    let (Some(way), Some(micros), Some(id)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(no_place());
+    };
+    let created_at = micros.parse().ok().and_then(DateTime::from_timestamp_micros).ok_or_else(no_place)?;
+    if ![word(Order::Newest), word(Order::Oldest)].contains(&way) {
+        return Err(no_place());
+    }
+    if way != word(order) {
+        return Err(usage("that page was in the other order"));
+    }
+    Ok((created_at, Id::new(id)?.as_str().to_owned()))
+}
+
+fn word(order: Order) -> &'static str {
+    match order {
+        Order::Newest => "newest",
+        Order::Oldest => "oldest",
+    }
+}
+
+/// The pattern for what begins so.
+fn like(prefix: &str) -> String {
+    let mut pattern = String::with_capacity(prefix.len() + 1);
+    for c in prefix.chars() {
+        if matches!(c, '\\' | '%' | '_') {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern + "%"
+}
+
+impl<'a> IntoFuture for ListWorkflows<'a> {
+    type Output = Result<WorkflowPage, Error>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.read())
+    }
+}
+
+impl std::fmt::Debug for ListWorkflows<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ListWorkflows({:?}, at most {})", self.statuses, self.limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_read_as_it_was_written_and_nothing_else_is() {
+        let at = DateTime::from_timestamp_micros(1_764_000_000_123_456).unwrap();
+        let written = |id: &str| format!("newest.{}.{id}", at.timestamp_micros());
+        for id in ["order-42", "a.b.c", "Bestellung ß 🦀"] {
+            assert_eq!(place(&written(id), Order::Newest).unwrap(), (at, id.to_owned()));
+        }
+        let other = place(&written("x"), Order::Oldest).unwrap_err();
+        assert!(other.to_string().contains("other order"), "{other}");
+        for bad in
+            ["", "newest", "newest.1", "newest.x.y", "sideways.1.x", "newest.1.", "newest.99999999999999999999.x"]
+        {
+            assert_eq!(place(bad, Order::Newest).unwrap_err().kind(), ErrorKind::Usage, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_special_in_a_pattern_is_not_in_a_prefix() {
+        assert_eq!(like("order-"), "order-%");
+        assert_eq!(like("50%_\\"), "50\\%\\_\\\\%");
+    }
+}

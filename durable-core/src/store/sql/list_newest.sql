@@ -1,0 +1,19 @@
+-- A page of the workflows of one status, newest first: those after a place ($8, $9), which is where the page before ended,
+-- that have what is asked for; what is null is not asked for.
+-- Planned for its parameters, so that a status finds its index, and a condition that is not asked for is none.
+-- Locks: nothing.
+select w.id, w.name, w.version, w.queue, w.priority, w.status, w.recoveries, w.claims, w.due_at, w.created_at,
+       w.claimed_at, w.finished_at, w.failure::text as failure
+from durable.workflow w
+where w.status = $1
+  -- What every running workflow has, and the index of the running ones is about.
+  and ($1 <> 'running' or w.owner is not null)
+  and ($2::text is null or w.name = $2)
+  and ($3::text is null or w.queue = $3)
+  and ($4::timestamptz is null or w.created_at >= $4)
+  and ($5::timestamptz is null or w.created_at < $5)
+  -- All the buckets, so that the ids are looked up by the key.
+  and ($6::text is null or (w.bucket = any ($7::smallint[]) and w.id like $6))
+  and ($8::timestamptz is null or (w.created_at, w.id) < ($8, $9::text))
+order by w.created_at desc, w.id desc
+limit $10
