@@ -115,11 +115,14 @@ async fn drained(bench: &Bench) -> Result<Done> {
 }
 
 async fn limit(bench: &Bench, script: limits::Script, unit: &'static str) -> Result<Done> {
-    let (before, began) = (seen(Cpu::now(bench.server_pid))?, Instant::now());
+    let before = seen(Cpu::now(bench.server_pid))?;
     let per_s = limits::run(bench, script, 32).await?;
-    let (after, took) = (seen(Cpu::now(bench.server_pid))?, began.elapsed());
-    // What comes before and after the seconds in which it counts is small, and shows as idle.
-    Ok(Done { unit, count: per_s * bench.pace.limit.as_secs_f64(), took, cpu: after.since(&before), names: Vec::new() })
+    // The server counts what a session took once it has ended.
+    bench.alone().await?;
+    let after = seen(Cpu::now(bench.server_pid))?;
+    let took = bench.pace.limit;
+    // What comes before and after the seconds that pgbench counts shows as idle.
+    Ok(Done { unit, count: per_s * took.as_secs_f64(), took, cpu: after.since(&before), names: Vec::new() })
 }
 
 fn seen(cpu: Option<Cpu>) -> Result<Cpu> {

@@ -226,11 +226,11 @@ fn session_settings(commits: Commits, purpose: &str) -> String {
     };
     // The time-outs, not keepalives, free the rows that a half-open connection holds.
     format!(
-        "select set_config('application_name', \
-             concat_ws(' ', nullif(current_setting('application_name'), ''), 'durable {purpose}'), false); \
-         set search_path = ''; set timezone = 'UTC'; set jit = off; {PLANS} {commits} \
+        "set search_path = ''; set timezone = 'UTC'; set jit = off; {PLANS} {commits} \
          set idle_in_transaction_session_timeout = '10s'; set statement_timeout = '30s'; \
-         set lock_timeout = '15s'; {vigilance}"
+         set lock_timeout = '15s'; {vigilance} \
+         select set_config('application_name', \
+             concat_ws(' ', nullif(current_setting('application_name'), ''), 'durable {purpose}'), false);"
     )
 }
 

@@ -4,6 +4,7 @@ use anyhow::Result;
 use durable::{Ctx, step, workflow};
 use durable_tests::crowd::CROWD;
 use durable_tests::kit::{Kit, gated};
+use durable_tests::soon::Soon;
 use futures::{StreamExt, TryStreamExt};
 
 use super::budgets::{Lab, NUDGE, ask, count, ten_steps};
@@ -65,6 +66,34 @@ async fn outcomes_that_come_together_are_written_together() -> Result<()> {
     // The first to come may have gone alone, at each writer.
     assert!(count(&spent, "record") <= 2 && count(&spent, "record") + together == spent.len(), "{spent:?}");
     (0..CROWD).for_each(|_| kit.gate.open());
+    Ok(())
+}
+
+/// A message moves the row of the workflow that it is for. Steps look for it where it stood when it was claimed, and still
+/// have to find it in the same statement.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outcomes_of_workflows_whose_rows_have_moved_are_written_together() -> Result<()> {
+    let (lab, kit) = (Lab::new().await, Kit::default());
+    let durable = lab.worker(lab.builder().register(stands).state(kit.clone())).await?;
+    let handles = durable.start_many((0..CROWD).map(|n| (format!("w-{n}"), stands()))).await?;
+    for _ in 0..CROWD {
+        kit.gate.reached().await;
+    }
+    let row_at = "select string_agg(id || ctid::text, ',' order by id) from durable.workflow";
+    let stood = lab.db.text(row_at).await;
+    let client = lab.db.client().await;
+    for n in 0..CROWD {
+        client.send(format!("w-{n}"), NUDGE, 1).await?;
+    }
+    assert_ne!(lab.db.text(row_at).await, stood);
+    lab.wire.forget();
+    (0..2 * CROWD).for_each(|_| kit.gate.open());
+    for handle in &handles {
+        assert_eq!(handle.soon().await?, "second");
+    }
+
+    let spent = lab.spent();
+    assert!(count(&spent, "commit") >= 1 && count(&spent, "commit_apart") == 0, "{spent:?}");
     Ok(())
 }
 

@@ -114,6 +114,42 @@ async fn an_outcome_that_cannot_be_recorded_takes_no_other_with_it() -> Result<(
     Ok(())
 }
 
+/// Writes itself as JSON only until somebody minds.
+#[derive(serde::Deserialize)]
+struct Explosive(bool);
+
+impl serde::Serialize for Explosive {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        assert!(!self.0, "the type of an argument panics");
+        serializer.serialize_bool(self.0)
+    }
+}
+
+#[step]
+async fn takes(_explosive: Explosive) -> Result<()> {
+    Ok(())
+}
+
+#[workflow]
+async fn gives(ctx: &Ctx, explodes: bool) -> Result<()> {
+    Ok(ctx.run(takes(Explosive(explodes))).await?)
+}
+
+/// P16: what panics where the library itself calls the user's code, beside the bodies of steps, parks its own workflow.
+#[tokio::test]
+async fn an_argument_that_panics_when_it_is_written_parks_its_workflow_and_no_other() -> Result<()> {
+    let db = Db::new().await;
+    let durable = db.builder().max_recoveries(1).register(gives).start().await?;
+    durable.start(gives(true)).id("explodes").await?;
+    let other = durable.start(gives(false)).id("does not").await?;
+
+    db.until_status("explodes", "blocked").await;
+    tokio::time::timeout(PATIENCE, other.result()).await??;
+    let told = db.text("select failure::text from durable.workflow where id = 'explodes'").await;
+    assert!(told.contains("the types of a step panicked"), "{told}");
+    Ok(())
+}
+
 /// P9, P13: what was cancelled, and what another worker took over, without the committer's knowing, is left alone; and
 /// those that came into the same statement get their own answers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
