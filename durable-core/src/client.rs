@@ -180,6 +180,21 @@ impl Durable {
         }
     }
 
+    /// Start a new workflow from the history of another one, up to a position of its body: to go on from where something
+    /// went wrong, with the code mended or a value replaced. See [`Fork`].
+    ///
+    /// ```no_run
+    /// # use durable::Durable;
+    /// # async fn example(durable: Durable) -> Result<(), durable::Error> {
+    /// // What the first three steps did stands; the fourth and all after it are done by the new workflow.
+    /// let again = durable.fork::<i64>("order-42", 3).id("order-42-again").await?;
+    /// println!("{:?}", again.result().await?);
+    /// # Ok(()) }
+    /// ```
+    pub fn fork<T>(&self, id: impl Into<String>, from: u32) -> Fork<'_, T> {
+        Fork::new(&self.client, id.into(), from)
+    }
+
     /// Cancel a workflow; see [`Cancel`].
     pub fn cancel(&self, id: impl Into<String>) -> Cancel<'_> {
         Cancel::new(&self.client, id.into())

@@ -37,6 +37,8 @@ pub struct WorkflowInfo {
     pub finished_at: Option<DateTime<Utc>>,
     /// How it failed, or why it is blocked.
     pub failure: Option<Failure>,
+    /// The workflow whose history it began with, if it is a [`Fork`](crate::Fork).
+    pub forked_from: Option<String>,
 }
 
 /// A page of workflows, as [`Durable::workflows`](crate::Durable::workflows) reads it.

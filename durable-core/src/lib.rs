@@ -63,7 +63,7 @@
 //! 3. `store`: the only place with SQL; `group`: many writes in one statement
 //! 4. `step`, `ctx`, `workflow`: what runs inside one attempt
 //! 5. `wake`, `hints`, `worker`: who is told what, here and elsewhere; claims, leases, execution
-//! 6. `client`, `start`, `starting`, `starter`, `message`, `cancel`, `handle`, `list`, `recorded`: the doors for callers
+//! 6. `client`, `start`, `starting`, `starter`, `message`, `cancel`, `fork`, `handle`, `list`, `recorded`: the doors for callers
 //! 7. `testing`: crash points, a movable clock, and sabotage
 
 mod cancel;
@@ -74,6 +74,7 @@ mod ctx;
 mod decide;
 mod error;
 mod failure;
+mod fork;
 mod group;
 mod handle;
 mod hints;
@@ -109,6 +110,7 @@ pub use ctx::run::StepRun;
 pub use ctx::sleep::Sleep;
 pub use error::{Error, ErrorKind};
 pub use failure::{Failure, FailureKind, StepError, retry_after, terminal};
+pub use fork::Fork;
 pub use handle::Handle;
 pub use history::FailedAttempt;
 pub use info::{Counts, HistoryPage, RecordedStep, WorkflowInfo, WorkflowPage};

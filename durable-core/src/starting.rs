@@ -184,6 +184,7 @@ fn born(given: &NewWorkflow, started: &Started) -> Claimed {
         wakes: 0,
         claims: 1,
         created_at: started.created_at,
+        seed: None,
         row_at: started.row_at.clone(),
         now: started.created_at,
         seen_at: Instant::now(),

@@ -140,7 +140,9 @@ pub(crate) struct Attempt {
     pub(crate) claims: i32,
     /// Where its row stood then, if that is known.
     pub(crate) row_at: Option<Arc<str>>,
-    pub(crate) created_at: DateTime<Utc>,
+    /// What its draws and its first look at the time are made of: its id and when it was started; of a fork, those of the
+    /// workflow that its history began with.
+    pub(crate) seed: (Id, DateTime<Utc>),
     short_wait: Duration,
     /// The database's time when the workflow was claimed, and this process's when the answer had come.
     claimed_at: (DateTime<Utc>, Instant),
@@ -186,7 +188,7 @@ impl Attempt {
             workflow: claimed.name.clone(),
             claims: claimed.claims,
             row_at: claimed.row_at.clone(),
-            created_at: claimed.created_at,
+            seed: claimed.seed.clone().unwrap_or_else(|| (claimed.id.clone(), claimed.created_at)),
             short_wait,
             claimed_at: (claimed.now, claimed.seen_at),
             clock,

@@ -67,7 +67,7 @@ pub struct Ctx {
 
 impl Ctx {
     pub(crate) fn new(attempt: Arc<Attempt>) -> Self {
-        let lane = Arc::new(Lane::new("", attempt.created_at));
+        let lane = Arc::new(Lane::new("", attempt.seed.1));
         Self { attempt, lane }
     }
 
@@ -207,12 +207,17 @@ impl Ctx {
     /// A number from 0 to 1, 1 excluded, the same on every run. Not for secrets: it can be computed from
     /// the workflow's id.
     pub fn random(&self) -> f64 {
-        lane::fraction(self.lane.draw(self.attempt.id.as_str(), self.attempt.created_at))
+        lane::fraction(self.draw())
     }
 
     /// A UUID (version 8), the same on every run and different from every other. Not for secrets.
     pub fn uuid(&self) -> Uuid {
-        lane::uuid(self.lane.draw(self.attempt.id.as_str(), self.attempt.created_at))
+        lane::uuid(self.draw())
+    }
+
+    fn draw(&self) -> [u8; 16] {
+        let (id, created_at) = &self.attempt.seed;
+        self.lane.draw(id.as_str(), *created_at)
     }
 
     /// The workflow's id.

@@ -24,6 +24,8 @@ pub(crate) struct Claimed {
     pub(crate) wakes: i64,
     pub(crate) claims: i32,
     pub(crate) created_at: DateTime<Utc>,
+    /// The id and the time that its draws and its first look at the time are made of, if they are not its own.
+    pub(crate) seed: Option<(Id, DateTime<Utc>)>,
     /// Where its row stands now, as text of the database's; a hint that the next update makes stale.
     pub(crate) row_at: Option<Arc<str>>,
     /// The database's time, and this process's when the answer had come: never later than the truth.
@@ -61,6 +63,10 @@ pub(crate) async fn claim(
                 wakes: row.try_get("wakes")?,
                 claims: row.try_get("claims")?,
                 created_at: row.try_get("created_at")?,
+                seed: row
+                    .try_get::<Option<&str>, _>("seed_id")?
+                    .map(Id::trusted)
+                    .zip(row.try_get("seed_at")?),
                 row_at: row_at(row)?,
                 now: row.try_get("now")?,
                 seen_at,

@@ -77,6 +77,7 @@ pub(super) fn info_of(row: &PgRow) -> Result<WorkflowInfo, sqlx::Error> {
         claimed_at: row.try_get("claimed_at")?,
         finished_at: row.try_get("finished_at")?,
         failure: failure_of(row)?,
+        forked_from: row.try_get("forked_from")?,
     })
 }
 

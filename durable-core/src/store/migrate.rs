@@ -17,7 +17,8 @@ struct Migration {
 const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "durable", text: include_str!("../../migrations/0001_durable.sql") },
     Migration { version: 2, name: "from_sql", text: include_str!("../../migrations/0002_from_sql.sql") },
-    Migration { version: 3, name: "listing", text: include_str!("../../migrations/0003_listing.sql") },
+    Migration { version: 3, name: "fork", text: include_str!("../../migrations/0003_fork.sql") },
+    Migration { version: 4, name: "listing", text: include_str!("../../migrations/0004_listing.sql") },
 ];
 
 const ACT: &str = "migrate the database";

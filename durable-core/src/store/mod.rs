@@ -9,6 +9,7 @@ pub(crate) mod claim;
 #[cfg(feature = "testing")]
 pub(crate) mod clock;
 pub(crate) mod commit;
+pub(crate) mod fork;
 pub(crate) mod hint;
 pub(crate) mod inspect;
 pub(crate) mod lease;

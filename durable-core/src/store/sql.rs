@@ -33,7 +33,7 @@ macro_rules! statements {
 }
 
 statements! {
-    applied apply cancel claim commit commit_apart counts hand_back heartbeat hint history input inspect let_go
+    applied apply cancel claim commit commit_apart counts fork hand_back heartbeat hint history input inspect let_go
     list_newest list_oldest mark_stands migrate_lock migrated migrations owned ping reap receive record recorded register release resume send
     server
     start start_new steps steps_after stopped stopping transact unknown

@@ -7,6 +7,7 @@ mod budgets;
 mod cancelling;
 mod crash;
 mod faults;
+mod fork;
 mod from_sql;
 mod from_sql_schema;
 mod giving_up;

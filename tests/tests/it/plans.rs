@@ -65,6 +65,7 @@ const PARAMETERS: &[(&str, &str)] = &[
          buckets ids integers texts bigints waits jsons jsons bigints rows",
     ),
     ("counts", ""),
+    ("fork", "bucket id integer bucket id integer text json integers jsons"),
     ("hand_back", "owner"),
     ("heartbeat", "owner ms"),
     ("hint", "text text"),

@@ -1,6 +1,6 @@
 -- One workflow as it stands.
 -- Locks: nothing.
 select w.id, w.name, w.version, w.queue, w.priority, w.status, w.recoveries, w.claims, w.due_at, w.created_at,
-       w.claimed_at, w.finished_at, w.output::text as output, w.failure::text as failure
+       w.claimed_at, w.finished_at, w.output::text as output, w.failure::text as failure, w.forked_from ->> 'id' as forked_from
 from durable.workflow w
 where w.bucket = $1 and w.id = $2

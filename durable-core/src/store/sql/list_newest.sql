@@ -3,7 +3,7 @@
 -- Planned for its parameters, so that a status finds its index, and a condition that is not asked for is none.
 -- Locks: nothing.
 select w.id, w.name, w.version, w.queue, w.priority, w.status, w.recoveries, w.claims, w.due_at, w.created_at,
-       w.claimed_at, w.finished_at, w.failure::text as failure
+       w.claimed_at, w.finished_at, w.failure::text as failure, w.forked_from ->> 'id' as forked_from
 from durable.workflow w
 where w.status = $1
   -- What every running workflow has, and the index of the running ones is about.

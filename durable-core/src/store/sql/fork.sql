@@ -1,0 +1,54 @@
+-- Start a workflow ($4, $5) from the history of another one ($1, $2): with what that has recorded before position $3 of its
+-- body, branches that were opened before it included. What is given beside that takes the place of its own: version ($6),
+-- input ($8), outputs of positions of the body ($9, $10). Its name has to be $7, if that is given.
+-- One row says what there was to fork, and whether it was; the first that stands in the way is why not.
+-- The seed is what the body's draws and its first look at the time are made of: they have to come out as they did.
+-- Locks: the new rows. A concurrent start of the same id waits for the other transaction.
+with source as materialized (
+    select w.* from durable.workflow w where w.bucket = $1 and w.id = $2
+),
+recorded as materialized (
+    select s.*, case when s.lane = '' then s.seq else split_part(s.lane, '.', 1)::integer end as at
+    from durable.step s
+    where s.bucket = $1 and s.workflow_id = $2
+),
+reach as materialized (
+    select coalesce(max(r.at) + 1, 0) as reach from recorded r
+),
+edited as materialized (
+    select * from unnest($9::integer[], $10::text[]) as e (seq, output)
+),
+nowhere as materialized (
+    select min(e.seq) as seq
+    from edited e
+    where not exists (select from recorded r where r.lane = '' and r.seq = e.seq and r.seq < $3)
+),
+born as (
+    insert into durable.workflow (bucket, id, name, version, queue, priority, status, due_at, input, forked_from)
+    select $4, $5, o.name, coalesce($6, o.version), o.queue, o.priority, 'queued', durable.now(),
+           coalesce($8::json, o.input),
+           json_build_object('id', o.id, 'from', $3::integer,
+                             'seed_id', coalesce(o.forked_from ->> 'seed_id', o.id),
+                             'seed_at', coalesce((o.forked_from ->> 'seed_at')::timestamptz, o.created_at))
+    from source o, reach, nowhere
+    where $3 between 0 and reach.reach and nowhere.seq is null and o.name = coalesce($7, o.name)
+    on conflict (bucket, id) do nothing
+    returning id
+),
+copied as (
+    insert into durable.step
+        (bucket, workflow_id, lane, seq, kind, name, input, output, failure, attempts, started_at, ended_at)
+    select $4, $5, r.lane, r.seq, r.kind, r.name, r.input,
+           case when e.seq is null then r.output else e.output::json end,
+           case when e.seq is null then r.failure end, r.attempts, r.started_at, r.ended_at
+    from recorded r
+    left join edited e on e.seq = r.seq and r.lane = ''
+    where r.at < $3 and exists (select from born)
+)
+select o.name, o.version, o.queue, reach.reach, nowhere.seq as nowhere, exists (select from born) as born,
+       -- By an earlier try whose reply was lost, or by the same call made twice.
+       exists (select from durable.workflow f
+               where f.bucket = $4 and f.id = $5
+                 and f.forked_from ->> 'id' = $2 and (f.forked_from ->> 'from')::integer = $3
+               offset 0) as existed
+from source o, reach, nowhere
