@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, ErrorKind};
+use crate::fork::Fork;
 use crate::handle::Handle;
 use crate::hints::Hints;
 use crate::id::Id;

@@ -174,7 +174,8 @@ fn check(forked: Option<Forked>, row: &ForkRow, act: &str) -> Result<Forked, Err
     }
     if row.from > forked.reach {
         let (from, reach) = (row.from, forked.reach);
-        let problem = format!("position {from} is beyond its history, which ends before {reach}: fork from 0 to {reach}");
+        let problem =
+            format!("position {from} is beyond its history, which ends before {reach}: fork from 0 to {reach}");
         return refused(ErrorKind::Usage, problem);
     }
     if let Some(nowhere) = forked.nowhere {

@@ -33,6 +33,13 @@ pub(crate) struct Claimed {
     pub(crate) seen_at: Instant,
 }
 
+impl Claimed {
+    /// Whether there may be something in its history: it ran before, or was forked with one.
+    pub(crate) fn has_history(&self) -> bool {
+        self.claims > 1 || self.seed.is_some()
+    }
+}
+
 /// Take up to `limit` due workflows of `queue` for `owner`.
 pub(crate) async fn claim(
     connection: &mut PgConnection,
@@ -63,10 +70,7 @@ pub(crate) async fn claim(
                 wakes: row.try_get("wakes")?,
                 claims: row.try_get("claims")?,
                 created_at: row.try_get("created_at")?,
-                seed: row
-                    .try_get::<Option<&str>, _>("seed_id")?
-                    .map(Id::trusted)
-                    .zip(row.try_get("seed_at")?),
+                seed: row.try_get::<Option<&str>, _>("seed_id")?.map(Id::trusted).zip(row.try_get("seed_at")?),
                 row_at: row_at(row)?,
                 now: row.try_get("now")?,
                 seen_at,

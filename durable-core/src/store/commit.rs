@@ -1,6 +1,6 @@
 //! The group commit: what many workflows have come to, in one statement.
 //!
-//! Gathering what goes into it is the worker's; a step alone has a plainer statement in `step`.
+//! Gathering what goes into it is the worker's; an end alone has a plainer statement here, a step alone one in `step`.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -128,6 +128,42 @@ pub(crate) async fn commit(
     match (answer.try_get("recorded")?, answer.try_get::<Option<Vec<i64>>, _>("became")?) {
         (true, None) => Ok(Committed::All(answer.try_get("now")?)),
         (_, became) => Ok(Committed::Only(places(became))),
+    }
+}
+
+/// End one workflow, with the outcome that led to it, if there is one. The database's time if it is written; `None` when
+/// something stands in the way, about which `commit_apart` finds out.
+pub(crate) async fn settle(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    owner: OwnerId,
+    step: Option<&StepRow>,
+    row: &WorkflowRow,
+    status: Status,
+) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
+    let ended = query(&sql.settle)
+        .bind(owner.0)
+        .bind(row.id.bucket())
+        .bind(row.id.as_str())
+        .bind(row.claims)
+        .bind(step.map(|s| &*s.position.lane))
+        .bind(step.map(|s| s.position.seq))
+        .bind(step.map(|s| s.kind.as_str()))
+        .bind(step.map(|s| s.name))
+        .bind(step.and_then(|s| s.input.as_deref()))
+        .bind(step.and_then(|s| s.output.as_deref()))
+        .bind(step.and_then(|s| s.failure.as_deref()))
+        .bind(step.and_then(|s| s.attempts.as_deref()))
+        .bind(step.map(|s| s.ended_at))
+        .bind(step.map(|s| s.took_ms))
+        .bind(status.as_str())
+        .bind(&row.output)
+        .bind(&row.failure)
+        .fetch_optional(connection)
+        .await;
+    match ended {
+        Err(error) if is_taken(&error) => Ok(None),
+        ended => ended?.map(|row| row.try_get("now")).transpose(),
     }
 }
 

@@ -23,7 +23,6 @@ pub(crate) struct ForkRow {
 /// What was found, and what came of it.
 pub(crate) struct Forked {
     pub(crate) name: String,
-    pub(crate) version: i32,
     pub(crate) queue: String,
     /// The first position of the source's body that nothing is recorded at or after.
     pub(crate) reach: i32,
@@ -58,7 +57,6 @@ pub(crate) async fn fork(
     row.map(|row| {
         Ok(Forked {
             name: row.try_get("name")?,
-            version: row.try_get("version")?,
             queue: row.try_get("queue")?,
             reach: row.try_get("reach")?,
             nowhere: row.try_get("nowhere")?,

@@ -34,7 +34,7 @@ macro_rules! statements {
 
 statements! {
     applied apply cancel claim commit commit_apart counts fork hand_back heartbeat hint history input inspect let_go
-    list_newest list_oldest mark_stands migrate_lock migrated migrations owned ping reap receive record recorded register release resume send
+    list_newest list_oldest mark_stands migrate_lock migrated migrations owned ping reap receive record recorded register release resume send settle
     server
     start start_new steps steps_after stopped stopping transact unknown
 }
@@ -51,7 +51,7 @@ pub(crate) fn in_schema(text: &'static str, schema: &str) -> SqlStr {
 impl Sql {
     /// For a test: leave out of the committer's statements what makes them do nothing under another owner.
     fn forget_the_owner(&mut self) {
-        for statement in [&mut self.commit, &mut self.commit_apart, &mut self.record] {
+        for statement in [&mut self.commit, &mut self.commit_apart, &mut self.record, &mut self.settle] {
             let mut text = statement.as_str().to_owned();
             for (fence, none) in [
                 ("w.owner is not distinct from $1", "$1 is not null"),

@@ -12,7 +12,8 @@ use crate::error::Error;
 use crate::group::{Group, Item, Writer};
 use crate::id::OwnerId;
 use crate::sabotage::{Sabotage, sabotaged};
-use crate::store::commit::{Apart, Committed, WorkflowRow, commit, commit_apart};
+use crate::status::Status;
+use crate::store::commit::{Apart, Committed, WorkflowRow, commit, commit_apart, settle};
 use crate::store::link::{Backoff, Links, call};
 use crate::store::step::{StepRow, record};
 
@@ -134,9 +135,8 @@ impl Statement {
 
     /// One try. It may be repeated: what it wrote before then stands already.
     async fn once(&self, items: &[Write]) -> Result<Vec<Written>, Error> {
-        if let [Write { steps, row: None }] = items
-            && let [step] = &steps[..]
-            && self.alone(step).await?
+        if let [write] = items
+            && self.alone(write).await?
         {
             return Ok(vec![Written::ALL]);
         }
@@ -163,9 +163,18 @@ impl Statement {
         Ok(answers)
     }
 
-    /// A step that comes alone has a plainer statement. Whether it did.
-    async fn alone(&self, step: &StepRow) -> Result<bool, Error> {
-        let now = call!(self.links, ACT, connection => record(connection, &self.links.sql, self.owner, step))?;
+    /// A step and an end that come alone have plainer statements, and nearly always all is said with them: whether it is.
+    async fn alone(&self, write: &Write) -> Result<bool, Error> {
+        let (sql, owner) = (&self.links.sql, self.owner);
+        let now = match (&write.steps[..], write.row.as_deref()) {
+            ([step], None) => call!(self.links, ACT, connection => record(connection, sql, owner, step))?,
+            ([] | [_], Some(row)) => match row.status.filter(|status| *status != Status::Suspended) {
+                Some(status) => call!(self.links, ACT, connection =>
+                    settle(connection, sql, owner, write.steps.first(), row, status))?,
+                None => None,
+            },
+            _ => None,
+        };
         now.inspect(|now| self.clock.hear(*now, std::time::Instant::now()));
         Ok(now.is_some())
     }

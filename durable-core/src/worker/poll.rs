@@ -123,7 +123,7 @@ async fn sweep(engine: &Arc<Engine>) {
 
 /// Load the histories of those that ran before, in one statement, and run them all.
 async fn begin(engine: &Arc<Engine>, claimed: Vec<Claimed>, slots: Vec<OwnedSemaphorePermit>) {
-    let known: Vec<&Id> = claimed.iter().filter(|c| c.claims > 1).map(|c| &c.id).collect();
+    let known: Vec<&Id> = claimed.iter().filter(|c| c.has_history()).map(|c| &c.id).collect();
     let mut histories = Vec::new();
     if !known.is_empty() {
         let mut backoff = Backoff::for_worker();
@@ -142,7 +142,7 @@ async fn begin(engine: &Arc<Engine>, claimed: Vec<Claimed>, slots: Vec<OwnedSema
     }
     let mut histories = histories.into_iter();
     for (claimed, slot) in claimed.into_iter().zip(slots) {
-        let known = (claimed.claims > 1).then(|| histories.next()).flatten();
+        let known = claimed.has_history().then(|| histories.next()).flatten();
         engine.clone().adopt(claimed, known.unwrap_or_default(), slot);
     }
 }

@@ -174,7 +174,7 @@ async fn a_workflow_of_ten_steps_alone_takes_eleven_round_trips() -> Result<()> 
     assert_eq!(spent.first().map(String::as_str), Some("start_new"));
     assert_eq!(count(&spent, "record"), STEPS - 1);
     // The last step's outcome and the end are one write.
-    assert_eq!(spent.last().map(String::as_str), Some("commit"));
+    assert_eq!(spent.last().map(String::as_str), Some("settle"));
     // So there is no claim, no look at the history and no question whether a step was done.
     assert_eq!(spent.len(), STEPS + 1, "{spent:?}");
     Ok(())
@@ -223,7 +223,7 @@ async fn a_transactional_step_takes_three_round_trips_more_than_its_statements()
     let mut expected = vec!["start_new", "begin; set"];
     expected.extend(["insert into"; STATEMENTS]);
     // One COMMIT, which is the one flush; no ping before or after.
-    expected.extend(["transact", "commit", "commit"]);
+    expected.extend(["transact", "commit", "settle"]);
     assert_eq!(spent, expected);
     Ok(())
 }
@@ -306,7 +306,7 @@ async fn waiting_and_sending_and_receiving_are_one_statement_each() -> Result<()
     println!("to wait for a message: {waits:?}; to get it: {goes_on:?}");
     assert_eq!(waits, ["start_new", "commit"]);
     // Before it is received, somebody has to take the workflow up again.
-    assert_eq!(goes_on, ["send", "claim", "history", "receive", "commit"]);
+    assert_eq!(goes_on, ["send", "claim", "history", "receive", "settle"]);
     Ok(())
 }
 
@@ -347,7 +347,7 @@ async fn a_long_sleep_costs_one_write_and_its_end_none() -> Result<()> {
     wakes.retain(|name| name != "claim");
     // The ends of the two are written together, or one after the other.
     assert!(wakes[0] == "history" && (2..=3).contains(&wakes.len()), "{wakes:?}");
-    assert!(wakes[1..].iter().all(|name| name == "commit"), "{wakes:?}");
+    assert!(wakes[1..].iter().all(|name| ["commit", "settle"].contains(&&**name)), "{wakes:?}");
     // The records of the sleeps rode along.
     assert_eq!(lab.db.count("select count(*) from durable.step where kind = 'sleep'").await, 2);
     Ok(())
@@ -373,7 +373,7 @@ async fn a_recovery_reads_every_history_in_one_statement() -> Result<()> {
     let spent = lab.spent();
     println!("{WORKFLOWS} workflows recovered: {spent:?}");
     assert_eq!((count(&spent, "claim") >= 1, count(&spent, "history")), (true, 1));
-    let about_steps = ["record", "recorded", "steps", "transact", "receive", "commit"];
+    let about_steps = ["record", "recorded", "steps", "transact", "receive", "commit", "settle"];
     assert!(about_steps.iter().all(|name| count(&spent, name) == 0), "{spent:?}");
     for _ in 0..WORKFLOWS {
         gate.open();

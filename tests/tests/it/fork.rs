@@ -111,7 +111,7 @@ async fn what_is_given_takes_the_place_of_what_was_recorded() -> Result<()> {
     let shop = Shop::new().await?;
     // The charge has failed for good; it is taken for paid, and the reservation for another one.
     let fork = shop.durable.fork::<Told>("order-1", CHARGE + 1);
-    let told = fork.output(CHARGE, &7).output(0, &"reserve coffee").await?.soon().await?;
+    let told = fork.output(CHARGE, &7).output(0, &"reserve coffee".to_owned()).await?.soon().await?;
     assert_eq!((told.2[0].as_str(), told.3), ("reserve coffee", 7));
 
     shop.mend();

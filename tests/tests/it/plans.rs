@@ -65,6 +65,7 @@ const PARAMETERS: &[(&str, &str)] = &[
          buckets ids integers texts bigints waits jsons jsons bigints rows",
     ),
     ("counts", ""),
+    ("settle", "owner bucket id integer lane integer text text json json json json time ms text json json"),
     ("fork", "bucket id integer bucket id integer text json integers jsons"),
     ("hand_back", "owner"),
     ("heartbeat", "owner ms"),

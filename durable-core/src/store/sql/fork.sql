@@ -45,7 +45,7 @@ copied as (
     left join edited e on e.seq = r.seq and r.lane = ''
     where r.at < $3 and exists (select from born)
 )
-select o.name, o.version, o.queue, reach.reach, nowhere.seq as nowhere, exists (select from born) as born,
+select o.name, o.queue, reach.reach, nowhere.seq as nowhere, exists (select from born) as born,
        -- By an earlier try whose reply was lost, or by the same call made twice.
        exists (select from durable.workflow f
                where f.bucket = $4 and f.id = $5
