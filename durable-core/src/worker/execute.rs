@@ -137,7 +137,7 @@ impl Engine {
             loop {
                 return match attempt.idle(cx.waker()) {
                     Idle::Begin(orders) => {
-                        self.carry_out_orders(orders, attempt, cx);
+                        self.carry_out_orders(orders, cx);
                         continue;
                     }
                     Idle::Busy { awaits_message } => {

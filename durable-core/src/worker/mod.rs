@@ -1,8 +1,9 @@
 //! A worker: claims due workflows, runs their bodies and steps, and keeps its lease meanwhile.
 //!
 //! `lease` holds the lease, `poll` claims, `execute` runs one attempt, `orders` begins what its body orders, `drive` and
-//! `transaction` run its steps, `committer` records them, `read` reads histories on. A worker lives through incarnations: when it was fenced, or the server was
-//! replaced, it drops all that it holds in memory and begins again under a new owner id.
+//! `transaction` run its steps, `committer` records them, `read` reads histories on. A worker lives through incarnations:
+//! when it was fenced, or the server was replaced, it drops all that it holds in memory and begins again under a new owner
+//! id.
 
 pub(crate) mod committer;
 mod drive;

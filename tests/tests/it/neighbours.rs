@@ -130,9 +130,12 @@ async fn takes(_explosive: Explosive) -> Result<()> {
     Ok(())
 }
 
+/// Alone, and beside another step.
 #[workflow]
-async fn gives(ctx: &Ctx, explodes: bool) -> Result<()> {
-    Ok(ctx.run(takes(Explosive(explodes))).await?)
+async fn gives(ctx: &Ctx, explosives: Vec<bool>) -> Result<()> {
+    let steps = explosives.into_iter().map(|explodes| ctx.run(takes(Explosive(explodes))).into_future());
+    futures::future::try_join_all(steps).await?;
+    Ok(())
 }
 
 /// P16: what panics where the library itself calls the user's code, beside the bodies of steps, parks its own workflow.
@@ -140,13 +143,16 @@ async fn gives(ctx: &Ctx, explodes: bool) -> Result<()> {
 async fn an_argument_that_panics_when_it_is_written_parks_its_workflow_and_no_other() -> Result<()> {
     let db = Db::new().await;
     let durable = db.builder().max_recoveries(1).register(gives).start().await?;
-    durable.start(gives(true)).id("explodes").await?;
-    let other = durable.start(gives(false)).id("does not").await?;
+    durable.start(gives(vec![true])).id("explodes").await?;
+    durable.start(gives(vec![false, true])).id("explodes beside another").await?;
+    let other = durable.start(gives(vec![false])).id("does not").await?;
 
-    db.until_status("explodes", "blocked").await;
+    for explodes in ["explodes", "explodes beside another"] {
+        db.until_status(explodes, "blocked").await;
+    }
     tokio::time::timeout(PATIENCE, other.result()).await??;
-    let told = db.text("select failure::text from durable.workflow where id = 'explodes'").await;
-    assert!(told.contains("the types of a step panicked"), "{told}");
+    let told = "select count(*) from durable.workflow where failure::text like '%the types of a step panicked%'";
+    assert_eq!(db.count(told).await, 2);
     Ok(())
 }
 
