@@ -97,9 +97,9 @@ pub struct Builder {
     pool: PgPool,
     settings: Settings,
     registry: Registry,
-    states: States,
+    pub(crate) states: States,
     /// The first thing that was wrong; told by `start`, which can fail, instead of by panicking here.
-    problem: Option<Error>,
+    pub(crate) problem: Option<Error>,
 }
 
 impl Durable {

@@ -61,10 +61,10 @@
 //!    `sabotage`
 //! 2. `history`, `decide`, `info`: what is recorded, how an attempt ended, and how people read both; pure
 //! 3. `store`: the only place with SQL; `group`: many writes in one statement
-//! 4. `step`, `ctx`, `workflow`: what runs inside one attempt
+//! 4. `step`, `mock`, `ctx`, `workflow`: what runs inside one attempt
 //! 5. `wake`, `hints`, `worker`: who is told what, here and elsewhere; claims, leases, execution
 //! 6. `client`, `start`, `starting`, `starter`, `message`, `cancel`, `fork`, `handle`, `list`, `recorded`: the doors for callers
-//! 7. `testing`: crash points, a movable clock, and sabotage
+//! 7. `testing`: the kit for tests: databases, a clock that is moved, every crash, mocks; and sabotage
 
 mod cancel;
 mod client;
@@ -83,6 +83,8 @@ mod id;
 mod info;
 mod list;
 mod message;
+#[cfg(feature = "testing")]
+mod mock;
 mod options;
 mod probe;
 mod recorded;
@@ -95,6 +97,7 @@ mod status;
 mod step;
 mod store;
 #[cfg(feature = "testing")]
+#[doc = include_str!("../docs/testing.md")]
 pub mod testing;
 mod topic;
 mod wake;

@@ -96,7 +96,7 @@ impl AttemptFailure {
         Self { failure: Failure::new(kind, message), after: None, code: None }
     }
 
-    fn value(what: &str, problem: &str) -> Self {
+    pub(crate) fn value(what: &str, problem: &str) -> Self {
         // A value that cannot be stored will not be better at the next attempt.
         let failure = Failure::new(FailureKind::Value, format!("its {what} {problem}")).terminal();
         Self { failure, after: None, code: None }
@@ -126,6 +126,10 @@ where
     Fut: Future<Output = R> + Send + 'static,
 {
     let body = Arc::new(move |ctx: StepCtx, input: &str| -> BoxFuture<'static, Attempted> {
+        #[cfg(feature = "testing")]
+        if let Some(mock) = crate::mock::mock_of::<F>(&ctx.state) {
+            return mock(input);
+        }
         match codec::decode::<A>(input) {
             // The body is called inside the future, so that even what it does before its first await
             // cannot panic outside.
@@ -176,9 +180,15 @@ where
             R: Returned,
             F: for<'t> Fn(&'t mut PgConnection, StepCtx, A) -> BoxFuture<'t, R> + Send + Sync + 'static,
         {
-            move |tx, ctx, input| match codec::decode::<A>(input) {
-                Ok(arguments) => Box::pin(attempt((adapter.body)(tx, ctx, arguments))),
-                Err(problem) => Box::pin(async move { Err(AttemptFailure::value("input", &problem)) }),
+            move |tx, ctx, input| {
+                #[cfg(feature = "testing")]
+                if let Some(mock) = crate::mock::mock_of::<F>(&ctx.state) {
+                    return mock(input);
+                }
+                match codec::decode::<A>(input) {
+                    Ok(arguments) => Box::pin(attempt((adapter.body)(tx, ctx, arguments))),
+                    Err(problem) => Box::pin(async move { Err(AttemptFailure::value("input", &problem)) }),
+                }
             }
         }
         StepBody::Transaction(Arc::new(move |tx: &mut PgConnection, ctx: StepCtx, input: &str| {
@@ -187,7 +197,8 @@ where
     }
 }
 
-async fn attempt<R: Returned>(body: impl Future<Output = R> + Send) -> Attempted {
+/// Wait for a body, and read back what it gave.
+pub(crate) async fn attempt<R: Returned>(body: impl Future<Output = R> + Send) -> Attempted {
     match AssertUnwindSafe(body).catch_unwind().await {
         Ok(returned) => match returned.into_result() {
             Ok(output) => match codec::encode(&output) {
@@ -263,7 +274,13 @@ impl States {
         self.0.insert(TypeId::of::<T>(), Box::new(state));
     }
 
-    fn get<T: 'static>(&self) -> Option<&T> {
+    pub(crate) fn get<T: 'static>(&self) -> Option<&T> {
         self.0.get(&TypeId::of::<T>()).and_then(|state| state.downcast_ref())
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn get_or_default<T: Default + Send + Sync + 'static>(&mut self) -> &mut T {
+        let state = self.0.entry(TypeId::of::<T>()).or_insert_with(|| Box::new(T::default()));
+        state.downcast_mut().expect("states are kept by their types")
     }
 }

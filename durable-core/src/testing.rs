@@ -1,8 +1,16 @@
-//! For tests of crashes and of time. Behind the feature `testing`; never in a production build.
+//! The kit for tests of workflows: a database each, a clock that is moved, crashes at every point, bodies replaced.
+//! Behind the feature `testing`; never in a production build.
 //!
-//! A process can be made to die at its n-th crash point: before or after a database call or a step body.
-//! The database's clock can be moved for every connection at once. The committer can be sabotaged.
+//! Its manual is `docs/testing.md`. `database` is what most tests need, `crash` runs a workflow once for each of its crash
+//! points in a `world` of its own, `mocking` replaces bodies of steps. Here is what they stand on, for tests of the library
+//! itself: processes that die at their n-th crash point, the clock of any schema, committers that are wrong.
 
+mod crash;
+mod database;
+mod mocking;
+mod world;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::PgPool;
@@ -15,6 +23,9 @@ pub use crate::sabotage::Sabotage;
 use crate::store::clock;
 use crate::store::link::{Commits, Links, call, factory};
 use crate::store::sql::Sql;
+pub use crash::{CrashReport, Violation, every_crash};
+pub use database::TestDatabase;
+pub use mocking::StepFn;
 
 /// The whole schema as one SQL script, with its own record of it: for a template database, from which each
 /// test gets a copy that needs no migration.
@@ -57,7 +68,8 @@ impl Clock {
         Ok(clock)
     }
 
-    /// Move the time forward, for every connection at once.
+    /// Move the time forward, for every connection at once. A lease is not renewed meanwhile: one that ends before the
+    /// new time is over. [`TestDatabase::advance`] moves the time as it passes where workers live.
     ///
     /// # Errors
     ///
@@ -68,7 +80,7 @@ impl Clock {
     }
 
     fn links(&self) -> Result<Links, Error> {
-        let sql = std::sync::Arc::new(Sql::new(&self.schema)?);
+        let sql = Arc::new(Sql::new(&self.schema)?);
         Ok(Links::new("testing", factory(&self.pool), sql, Commits::Flushed, 1, None))
     }
 }

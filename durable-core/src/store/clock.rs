@@ -25,3 +25,18 @@ pub(crate) async fn advance(connection: &mut PgConnection, sql: &Sql, ms: i64) -
     sqlx::query(AssertSqlSafe(statement)).bind(ms).execute(connection).await?;
     Ok(())
 }
+
+/// Move it forward, and let the leases that hold go on for as long as they would have.
+pub(crate) async fn advance_with_leases(connection: &mut PgConnection, sql: &Sql, ms: i64) -> Result<(), sqlx::Error> {
+    // Both see the time before the move: a statement does not see what it changes itself.
+    let statement = format!(
+        "with moved as (
+             update \"{schema}\".test_clock set moved = moved + $1 * interval '1 millisecond'
+         )
+         update \"{schema}\".worker k set lease_until = k.lease_until + $1 * interval '1 millisecond'
+         where k.fenced_at is null and k.lease_until > \"{schema}\".now()",
+        schema = sql.schema
+    );
+    sqlx::query(AssertSqlSafe(statement)).bind(ms).execute(connection).await?;
+    Ok(())
+}

@@ -72,7 +72,7 @@ impl Links {
             // Boxed, because it is large and rare: every future that may come here would carry the room for it about.
             None => Box::pin(self.connect(act)).await?,
         };
-        probe("before a call");
+        probe!("before a call", act);
         Ok(Link { links: self, connection, _permit: permit })
     }
 
@@ -116,7 +116,6 @@ impl Link<'_> {
         act: &str,
         answer: Result<Result<T, sqlx::Error>, tokio::time::error::Elapsed>,
     ) -> Result<T, Error> {
-        probe("after a call");
         match answer {
             Ok(Ok(value)) => {
                 self.give_back();
@@ -153,6 +152,7 @@ macro_rules! call {
             Ok(mut link) => {
                 let $connection = link.connection();
                 let answer = $crate::store::link::answer($statement).await;
+                $crate::probe::probe!("after a call", act);
                 link.keep(act, answer)
             }
             Err(error) => Err(error),

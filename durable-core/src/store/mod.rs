@@ -9,6 +9,8 @@ pub(crate) mod claim;
 #[cfg(feature = "testing")]
 pub(crate) mod clock;
 pub(crate) mod commit;
+#[cfg(feature = "testing")]
+pub(crate) mod databases;
 pub(crate) mod fork;
 pub(crate) mod hint;
 pub(crate) mod inspect;
@@ -20,6 +22,8 @@ pub(crate) mod migrate;
 pub(crate) mod sql;
 pub(crate) mod start;
 pub(crate) mod step;
+#[cfg(feature = "testing")]
+pub(crate) mod trial;
 
 use sqlx::query::Query;
 use sqlx::{Postgres, SqlStr};

@@ -121,7 +121,7 @@ impl<'d> StepDrive<'d> {
         match self.order.body.clone() {
             StepBody::Plain(body) => {
                 let timeout = self.order.timeout;
-                probe("before a step body");
+                probe!("before the body of a step", self.order.name);
                 let ended = tokio::select! {
                     // First, so that a body whose leaf is gone never begins: nobody wants the outcome, and
                     // a cancellation may have answered already.
@@ -129,7 +129,7 @@ impl<'d> StepDrive<'d> {
                     () = self.order.reply.closed() => return Ok(Ended::Stopped),
                     ended = within(timeout, body(ctx, &self.input)) => ended,
                 };
-                probe("after a step body");
+                probe!("after the body of a step", self.order.name);
                 match ended {
                     Ok(output) => Ok(Ended::Done(output, began.elapsed())),
                     Err(failed) => Ok(Ended::Failed(failed, began.elapsed())),

@@ -130,14 +130,14 @@ async fn in_transaction(
         Ok(tx) => tx,
         Err(error) => return Once::Broken(error),
     };
-    probe("before a step body");
+    probe!("before the body of a step", drive.order.name);
     let attempted = tokio::select! {
         biased;
         // The leaf is gone, and the connection goes with the transaction.
         () = drive.order.reply.closed() => return Once::GivenUp,
         attempted = within(drive.order.timeout, body(&mut tx, ctx, &drive.input)) => attempted,
     };
-    probe("after a step body");
+    probe!("after the body of a step", drive.order.name);
     let output = match attempted {
         Ok(output) => output,
         // A statement that outlived the attempt may still be running: closing the connection ends both.
@@ -146,10 +146,10 @@ async fn in_transaction(
     };
     let row = drive.row(Ok(output.json), began.elapsed());
     let transacted = {
-        probe("before a call");
+        probe!("before a call", "the record of a transactional step");
         let engine = drive.engine;
         let transacted = answer(transact(&mut tx, &engine.plan.sql, engine.owner, &mark, &row)).await;
-        probe("after a call");
+        probe!("after a call", "the record of a transactional step");
         transacted
     };
     let recorded_at = match transacted {
@@ -160,9 +160,9 @@ async fn in_transaction(
         Ok(Err(error)) => return undo(tx, drive, &mark, unrecordable(&error)).await,
         Err(_) => return Once::Broken(Error::no_answer(ACT, began.elapsed())),
     };
-    probe("before a call");
+    probe!("before a call", "the COMMIT of a transactional step");
     let committed = answer(tx.commit()).await;
-    probe("after a call");
+    probe!("after a call", "the COMMIT of a transactional step");
     match committed {
         Ok(Ok(())) => {
             let outcome = Ok(row.output.unwrap_or_default());
@@ -186,9 +186,9 @@ async fn begin<'t>(connection: &'t mut PgConnection, drive: &StepDrive<'_>, mark
         "begin; set local durable_step.key = '{mark}'; \
          set local idle_in_transaction_session_timeout = {lease_ms}"
     );
-    probe("before a call");
+    probe!("before a call", "the BEGIN of a transactional step");
     let begun = answer(connection.begin_with(AssertSqlSafe(statement))).await;
-    probe("after a call");
+    probe!("after a call", "the BEGIN of a transactional step");
     match begun {
         Ok(Ok(tx)) => Ok(tx),
         // Whatever it was, nothing of the step has happened yet.

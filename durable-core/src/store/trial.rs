@@ -1,0 +1,90 @@
+//! What a test asks of the whole: whether anything is still to be done, how everything ended; and the end of a worker.
+
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+
+use super::sql::Sql;
+
+/// Workflows that are named when a test waits in vain.
+const NAMED_MAX: i64 = 5;
+
+/// What there is to do in a schema, as of one moment.
+pub(crate) struct Work {
+    pub(crate) running: i64,
+    /// Queued or suspended, and due.
+    pub(crate) due: i64,
+    /// Until the next one is due, if one will be.
+    pub(crate) next_in_ms: Option<i64>,
+}
+
+impl Work {
+    pub(crate) fn is_idle(&self) -> bool {
+        self.running == 0 && self.due == 0
+    }
+}
+
+/// Look at it.
+pub(crate) async fn work(connection: &mut PgConnection, sql: &Sql) -> Result<Work, sqlx::Error> {
+    // One statement, so that nothing changes its status between two looks. Rounded up: never too early.
+    let statement = format!(
+        "select count(*) filter (where status = 'running') as running,
+                count(*) filter (where status <> 'running' and due_at <= \"{schema}\".now()) as due,
+                ceil(extract(epoch from min(due_at) filter (where status <> 'running' and due_at > \"{schema}\".now())
+                    - \"{schema}\".now()) * 1000)::bigint as next_in_ms
+         from \"{schema}\".workflow where status in ('queued', 'running', 'suspended')",
+        schema = sql.schema
+    );
+    let row = sqlx::query(AssertSqlSafe(statement)).fetch_one(connection).await?;
+    Ok(Work { running: row.try_get("running")?, due: row.try_get("due")?, next_in_ms: row.try_get("next_in_ms")? })
+}
+
+/// Some of what there is to do, for a message.
+pub(crate) async fn unfinished(connection: &mut PgConnection, sql: &Sql) -> Result<String, sqlx::Error> {
+    let statement = format!(
+        "select coalesce(string_agg(told, ', '), 'nothing') as told from (
+             select format('%s (%s, %s on queue %s)', id, name, status, queue) as told
+             from \"{schema}\".workflow
+             where status = 'running' or status in ('queued', 'suspended') and due_at <= \"{schema}\".now()
+             order by id limit {NAMED_MAX}) as some",
+        schema = sql.schema
+    );
+    sqlx::query(AssertSqlSafe(statement)).fetch_one(connection).await?.try_get("told")
+}
+
+/// How many workflows of each name have which status, in words.
+pub(crate) async fn statuses(connection: &mut PgConnection, sql: &Sql) -> Result<Vec<String>, sqlx::Error> {
+    let statement = format!(
+        "select format('%s %s %s', count(*), name, status) as told
+         from \"{}\".workflow group by name, status order by name, status",
+        sql.schema
+    );
+    let rows = sqlx::query(AssertSqlSafe(statement)).fetch_all(connection).await?;
+    rows.iter().map(|row| row.try_get("told")).collect()
+}
+
+/// Sessions of a dead worker that the server has not noticed the end of.
+pub(crate) async fn sessions(connection: &mut PgConnection, named: &str) -> Result<i64, sqlx::Error> {
+    let statement = "select count(*) as sessions from pg_catalog.pg_stat_activity
+                     where datname = pg_catalog.current_database() and pid <> pg_catalog.pg_backend_pid()
+                       and pg_catalog.starts_with(application_name, $1)";
+    sqlx::query(statement).bind(named).fetch_one(connection).await?.try_get("sessions")
+}
+
+/// End them, where a process holds them by what it leaked.
+pub(crate) async fn end_sessions(connection: &mut PgConnection, named: &str) -> Result<(), sqlx::Error> {
+    let statement = "select pg_catalog.pg_terminate_backend(pid) from pg_catalog.pg_stat_activity
+                     where datname = pg_catalog.current_database() and pid <> pg_catalog.pg_backend_pid()
+                       and pg_catalog.starts_with(application_name, $1)";
+    sqlx::query(statement).bind(named).execute(connection).await?;
+    Ok(())
+}
+
+/// Every lease is over.
+pub(crate) async fn end_leases(connection: &mut PgConnection, sql: &Sql) -> Result<(), sqlx::Error> {
+    let statement = format!(
+        "update \"{schema}\".worker set lease_until = \"{schema}\".now() - interval '1 millisecond'
+         where fenced_at is null",
+        schema = sql.schema
+    );
+    sqlx::query(AssertSqlSafe(statement)).execute(connection).await?;
+    Ok(())
+}
