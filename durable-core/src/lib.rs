@@ -97,7 +97,6 @@ mod status;
 mod step;
 mod store;
 #[cfg(feature = "testing")]
-#[doc = include_str!("../docs/testing.md")]
 pub mod testing;
 mod topic;
 mod wake;

@@ -21,7 +21,7 @@ macro_rules! probe {
 pub(crate) use probe;
 
 #[cfg(feature = "testing")]
-pub(crate) use crash_points::{Life, crash_at, pass, passed};
+pub(crate) use crash_points::{Life, Point, crash_at, pass, passed};
 
 #[cfg(feature = "testing")]
 mod crash_points {
@@ -60,10 +60,19 @@ mod crash_points {
         PASSED.load(Ordering::SeqCst)
     }
 
+    /// A crash point by what it is, and not by its place among all: what goes on side by side comes in any order.
+    #[derive(Clone, PartialEq, Eq, Debug)]
+    pub(crate) struct Point {
+        /// Where it is.
+        pub(crate) name: String,
+        /// Which of those of its name, from 1.
+        pub(crate) nth: usize,
+    }
+
     /// The life of one worker, on threads of its own, and the crash point at which it ends.
     pub(crate) struct Life {
-        /// Counted from 1; `None` for never.
-        ends_at: Option<usize>,
+        /// `None` for never.
+        ends_at: Option<Point>,
         inner: Mutex<Inner>,
         ended: Notify,
     }
@@ -72,12 +81,12 @@ mod crash_points {
     struct Inner {
         /// Points count from here on.
         begun: bool,
-        points: Vec<String>,
+        points: Vec<Point>,
         is_over: bool,
     }
 
     impl Life {
-        pub(crate) fn new(ends_at: Option<usize>) -> Arc<Self> {
+        pub(crate) fn new(ends_at: Option<Point>) -> Arc<Self> {
             Arc::new(Self { ends_at, inner: Mutex::default(), ended: Notify::new() })
         }
 
@@ -97,13 +106,13 @@ mod crash_points {
         }
 
         /// The crash point at which it ended, if it has.
-        pub(crate) fn end(&self) -> Option<String> {
+        pub(crate) fn end(&self) -> Option<Point> {
             let inner = self.inner();
             if inner.is_over { inner.points.last().cloned() } else { None }
         }
 
         /// The crash points that it has passed.
-        pub(crate) fn points(&self) -> Vec<String> {
+        pub(crate) fn points(&self) -> Vec<Point> {
             self.inner().points.clone()
         }
 
@@ -113,8 +122,11 @@ mod crash_points {
             if !inner.begun || inner.is_over {
                 return !inner.is_over;
             }
-            inner.points.push(format!("{place}: {what}"));
-            inner.is_over = self.ends_at == Some(inner.points.len());
+            let name = format!("{place}: {what}");
+            let nth = inner.points.iter().filter(|point| point.name == name).count() + 1;
+            let point = Point { name, nth };
+            inner.is_over = self.ends_at.as_ref() == Some(&point);
+            inner.points.push(point);
             if inner.is_over {
                 self.ended.notify_one();
             }

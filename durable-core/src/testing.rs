@@ -1,9 +1,11 @@
 //! The kit for tests of workflows: a database each, a clock that is moved, crashes at every point, bodies replaced.
 //! Behind the feature `testing`; never in a production build.
 //!
-//! Its manual is `docs/testing.md`. `database` is what most tests need, `crash` runs a workflow once for each of its crash
-//! points in a `world` of its own, `mocking` replaces bodies of steps. Here is what they stand on, for tests of the library
-//! itself: processes that die at their n-th crash point, the clock of any schema, committers that are wrong.
+//! [`TestDatabase`] is what most tests need, [`every_crash`] runs a workflow once for each of its crash points, and
+//! [`Builder::mock`](crate::Builder::mock) replaces the body of a step. The rest is what these stand on, for tests of the
+//! library itself: processes that die at their n-th crash point, the clock of any schema, committers that are wrong.
+#![doc = ""]
+#![doc = include_str!("../docs/testing.md")]
 
 mod crash;
 mod database;

@@ -14,7 +14,7 @@ use super::world::{Scenario, World};
 use crate::client::{Builder, Durable};
 use crate::error::{Error, ErrorKind};
 use crate::failure::panic_message;
-use crate::probe::Life;
+use crate::probe::{Life, Point};
 use crate::step::BoxFuture;
 use crate::store::{lease, trial};
 
@@ -34,10 +34,11 @@ const RECOVERIES_MAX: i32 = 10;
 #[derive(Debug)]
 #[must_use = "the violations are in here: call assert_clean()"]
 pub struct CrashReport {
-    /// Each crash point of the undisturbed run, in order: `after a call: record what workflows came to`.
+    /// Each crash point of the undisturbed run, in order: `after the body of a step: charge`.
     pub points: Vec<String>,
-    /// At how many of them a worker died. The others were not come to: the number varies by a few from run to run.
-    pub died: usize,
+    /// Those of them that a crash run did not come to, so that no worker died there. Some are not on every way: a look for
+    /// work that one run has and another has not, or a workflow with a generated id, which never comes again.
+    pub missed: Vec<String>,
     /// What was not true afterwards.
     pub violations: Vec<Violation>,
 }
@@ -45,10 +46,12 @@ pub struct CrashReport {
 /// What was not true after a crash.
 #[derive(Debug)]
 pub struct Violation {
-    /// The number of the crash point, from 1.
+    /// The number of the crash point in [`points`](CrashReport::points), from 1.
     pub number: usize,
-    /// Where the worker died; `None` if it did not.
-    pub died_at: Option<String>,
+    /// Its name there.
+    pub point: String,
+    /// Whether the worker died there.
+    pub died: bool,
     /// What the check said, or that a workflow did not end as it does without a crash.
     pub problem: String,
 }
@@ -72,8 +75,8 @@ impl fmt::Display for CrashReport {
             *kinds.entry(point.split(": ").next().unwrap_or(point)).or_default() += 1;
         }
         let kinds: Vec<_> = kinds.into_iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-        let (tried, violations) = (self.points.len(), self.violations.len());
-        write!(f, "crash points tried: {tried} ({}); workers that died: {}; ", kinds.join(", "), self.died)?;
+        let (tried, missed, violations) = (self.points.len(), self.missed.len(), self.violations.len());
+        write!(f, "crash points tried: {tried} ({}), not come to again: {missed}; ", kinds.join(", "))?;
         write!(f, "violations: {violations}")?;
         for violation in &self.violations {
             write!(f, "\n  {violation}")?;
@@ -84,8 +87,8 @@ impl fmt::Display for CrashReport {
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let died_at = self.died_at.as_deref().unwrap_or("nowhere");
-        write!(f, "crash point {}, {died_at}: {}", self.number, self.problem)
+        let survived = if self.died { "" } else { " (not come to)" };
+        write!(f, "crash point {}, {}{survived}: {}", self.number, self.point, self.problem)
     }
 }
 
@@ -129,15 +132,16 @@ where
         check: Box::new(check),
     };
     let (points, statuses) = trial.without_a_crash().await?;
-    let tried: Vec<(bool, Option<Violation>)> = stream::iter(1..=points.len())
-        .map(|number| trial.with_a_crash(number, &statuses))
+    let tried: Vec<(usize, bool, Option<Violation>)> = stream::iter(1..=points.len())
+        .map(|number| trial.with_a_crash((number, &points[number - 1]), &statuses))
         .buffer_unordered(AT_ONCE)
         .try_collect()
         .await?;
-    let died = tried.iter().filter(|(died, _)| *died).count();
-    let mut violations: Vec<_> = tried.into_iter().filter_map(|(_, violation)| violation).collect();
+    let points: Vec<_> = points.into_iter().map(|point| point.name).collect();
+    let missed = tried.iter().filter(|(_, died, _)| !died).map(|(number, ..)| points[number - 1].clone()).collect();
+    let mut violations: Vec<_> = tried.into_iter().filter_map(|(.., violation)| violation).collect();
     violations.sort_unstable_by_key(|violation| violation.number);
-    Ok(CrashReport { points, died, violations })
+    Ok(CrashReport { points, missed, violations })
 }
 
 type Check = dyn Fn(PgPool) -> BoxFuture<'static, anyhow::Result<()>> + Send + Sync;
@@ -151,7 +155,7 @@ struct Trial {
 
 impl Trial {
     /// The crash points of a run without a crash, and how its workflows ended.
-    async fn without_a_crash(&self) -> Result<(Vec<String>, Vec<String>), Error> {
+    async fn without_a_crash(&self) -> Result<(Vec<Point>, Vec<String>), Error> {
         let wrong = |problem: String| Error::new(ErrorKind::Usage, format!("wrong even without a crash: {problem}"));
         let db = self.database.copy().await?;
         let life = Life::new(None);
@@ -166,11 +170,15 @@ impl Trial {
         Ok((points, statuses))
     }
 
-    /// Whether a worker died at that crash point, and what was wrong in the end.
-    async fn with_a_crash(&self, number: usize, expected: &[String]) -> Result<(bool, Option<Violation>), Error> {
+    /// The crash point's number again, whether a worker died there, and what was wrong in the end.
+    async fn with_a_crash(
+        &self,
+        (number, point): (usize, &Point),
+        expected: &[String],
+    ) -> Result<(usize, bool, Option<Violation>), Error> {
         let db = self.database.copy().await?;
-        let died_at = self.live(&db, &Life::new(Some(number))).await?;
-        let problem = match self.recover(&db, died_at.is_some()).await {
+        let died = self.live(&db, &Life::new(Some(point.clone()))).await?.is_some();
+        let problem = match self.recover(&db, died).await {
             Ok(()) => self.look(&db).await.err(),
             // What the second worker cannot finish is what this is to find.
             Err(error) => Some(error.to_string()),
@@ -180,11 +188,11 @@ impl Trial {
             (ended != expected).then(|| format!("workflows ended as {ended:?}, and without a crash as {expected:?}"))
         });
         remove(db).await?;
-        Ok((died_at.is_some(), problem.map(|problem| Violation { number, died_at, problem })))
+        Ok((number, died, problem.map(|problem| Violation { number, point: point.name.clone(), died, problem })))
     }
 
     /// One life of a worker. The crash point at which it died, if it did.
-    async fn live(&self, db: &TestDatabase, life: &Arc<Life>) -> Result<Option<String>, Error> {
+    async fn live(&self, db: &TestDatabase, life: &Arc<Life>) -> Result<Option<Point>, Error> {
         let mut world = World::start(db, &self.scenario, life.clone())?;
         let died_at = world.live(db).await;
         world.end(db).await?;

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use super::database::{LOOK_EVERY, MOVES_MAX, PATIENCE, TestDatabase, acquire, builder_on, endless};
 use crate::client::{Builder, Durable};
 use crate::error::{Error, ErrorKind};
-use crate::probe::Life;
+use crate::probe::{Life, Point};
 use crate::step::BoxFuture;
 use crate::store::trial;
 use crate::wake::Wake;
@@ -69,7 +69,7 @@ impl World {
     /// Start a worker on a database, and then begin what the scenario begins.
     pub(super) fn start(db: &TestDatabase, scenario: &Arc<Scenario>, life: Arc<Life>) -> Result<Self, Error> {
         let on_thread = life.clone();
-        // One thread is enough, and makes the order of things nearly always the same.
+        // One thread is enough, and keeps the order of things nearly the same.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -97,7 +97,7 @@ impl World {
 
     /// Let it live: until it dies, or until everything has ended that time alone brings to an end. The clock is moved once
     /// everything was begun. The crash point at which it died, if it did.
-    pub(super) async fn live(&mut self, db: &TestDatabase) -> Result<Option<String>, Error> {
+    pub(super) async fn live(&mut self, db: &TestDatabase) -> Result<Option<Point>, Error> {
         let (mut moves, mut idle_at, mut told_at) = (0, Instant::now(), Instant::now());
         loop {
             if let Some(point) = self.life.end() {

@@ -1,7 +1,7 @@
 //! The kit for users' tests: a crash at every point of a workflow, and mistakes that it must find.
 
 use anyhow::{Result, ensure};
-use durable::testing::{CrashReport, TestDatabase, every_crash};
+use durable::testing::{TestDatabase, every_crash};
 use durable::{Builder, Ctx, Durable, ErrorKind, PgConnection, StepCtx, Topic, hours, step, workflow};
 use durable_tests::db::Db;
 use sqlx::PgPool;
@@ -97,24 +97,23 @@ async fn and_letters_have_one_key(pool: PgPool) -> Result<()> {
     Ok(())
 }
 
-/// Crash points at which the body of this step was behind the worker, and its record may not have been.
-fn after_body(report: &CrashReport, step: &str) -> Vec<usize> {
-    let point = format!("after the body of a step: {step}");
-    report.points.iter().zip(1..).filter(|(at, _)| **at == point).map(|(_, number)| number).collect()
-}
-
 #[tokio::test]
 async fn a_transfer_outlives_a_crash_at_every_point() -> Result<()> {
     let server = Db::new().await;
     let report = every_crash(bank(&server).await?, worker, begin, and_letters_have_one_key).await?;
     report.assert_clean();
     assert!(report.points.len() >= 40, "{:#?}", report.points);
-    assert!(report.died * 10 >= report.points.len() * 9, "{report}");
-    for step in ["debit", "credit", "mail"] {
-        assert_eq!(after_body(&report, step).len(), 1, "{step}: {:#?}", report.points);
+    // What a worker does of itself, and whether the approval is there before it is waited for, differs between runs.
+    for missed in &report.missed {
+        assert!(!missed.contains("body of a step") && !missed.contains("transactional step"), "{:#?}", report.missed);
     }
-    let commits = report.points.iter().filter(|at| at.starts_with("after a call: the COMMIT")).count();
-    assert_eq!(commits, 2, "{:#?}", report.points);
+    let count = |point: &str| report.points.iter().filter(|at| **at == point).count();
+    for step in ["debit", "credit", "mail"] {
+        assert_eq!(count(&format!("before the body of a step: {step}")), 1, "{:#?}", report.points);
+        assert_eq!(count(&format!("after the body of a step: {step}")), 1, "{:#?}", report.points);
+    }
+    assert_eq!(count("after a call: the COMMIT of a transactional step"), 2, "{:#?}", report.points);
+    assert_eq!(count("after a call: send \"approved\" to workflow t"), 1, "{:#?}", report.points);
     Ok(())
 }
 
@@ -123,15 +122,14 @@ async fn every_crash_finds_a_debit_that_is_not_in_its_steps_transaction() -> Res
     let server = Db::new().await;
     let report = every_crash(bank(&server).await?, worker, begin_carelessly, no_cent_is_lost).await?;
     println!("{report}");
-    let body = after_body(&report, "careless_debit");
-    assert_eq!(body.len(), 1, "{:#?}", report.points);
-    // From the body on, until its record was written; no other crash shows it. What the worker does beside it, like its
-    // first look for work, moves a point by a few places from run to run.
-    assert!(!report.violations.is_empty() && report.violations.len() <= 6, "{report}");
-    for found in &report.violations {
-        assert_eq!(found.problem, "the accounts are [400, 1300]", "{report}");
-        assert!(found.number.abs_diff(body[0]) <= 5, "{report}");
+    // From the body on, until its record was written.
+    let found: Vec<_> = report.violations.iter().map(|found| &*found.point).collect();
+    for point in ["after the body of a step: careless_debit", "before a call: commit what workflows have come to"] {
+        assert!(found.contains(&point), "{report}");
     }
+    // Beside it, at most looks for work were under way.
+    assert!(found.len() <= 6, "{report}");
+    assert!(report.violations.iter().all(|found| found.problem == "the accounts are [400, 1300]"), "{report}");
     Ok(())
 }
 
