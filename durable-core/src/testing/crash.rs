@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use sqlx::PgPool;
+use tokio::sync::Semaphore;
 
 use super::database::{TestDatabase, acquire};
 use super::world::{Scenario, World};
@@ -18,8 +19,10 @@ use crate::probe::{Life, Point};
 use crate::step::BoxFuture;
 use crate::store::{lease, trial};
 
-/// Crashes tried side by side, each on a database of its own. They mostly wait for the server.
+/// Crashes tried side by side by all tests of the process, each on a database of its own. They mostly wait for the server,
+/// of whose connections each takes about ten.
 const AT_ONCE: usize = 4;
+static PLACES: Semaphore = Semaphore::const_new(AT_ONCE);
 
 /// More crash points than this are a workflow for a smaller test.
 const POINTS_MAX: usize = 10_000;
@@ -176,6 +179,7 @@ impl Trial {
         (number, point): (usize, &Point),
         expected: &[String],
     ) -> Result<(usize, bool, Option<Violation>), Error> {
+        let _place = PLACES.acquire().await.expect("the places are never closed");
         let db = self.database.copy().await?;
         let died = self.live(&db, &Life::new(Some(point.clone()))).await?.is_some();
         let problem = match self.recover(&db, died).await {
