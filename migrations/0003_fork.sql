@@ -1,24 +1,13 @@
--- Where a forked workflow comes from: {"id", "from", "seed_id", "seed_at"}. Null for all others.
+-- Which workflows are forks, and of what.
 --
--- A column without a default is a change of the catalogue only, but it has to have the table for itself for a moment. Whoever
--- waits for that holds up everybody who comes after; so it waits for half a second at most, and tries again later.
--- Locks: the workflow table, for a moment.
-do $$
-declare
-    waits_for constant text := current_setting('lock_timeout');
-begin
-    for try in 1..30 loop
-        begin
-            perform set_config('lock_timeout', '500ms', true);
-            alter table durable.workflow add column forked_from json;
-            perform set_config('lock_timeout', waits_for, true);
-            exit;
-        exception when lock_not_available then
-            if try = 30 then
-                raise;
-            end if;
-            perform pg_sleep(random());
-        end;
-    end loop;
-end;
-$$;
+-- A table of its own and not a column of the workflow's: that would have to wait until nobody writes to that table, and hold
+-- up everybody who comes after meanwhile.
+create table durable.fork (
+    bucket       smallint    not null,
+    id           text        collate "C" not null,           -- the fork
+    source       text        collate "C" not null,           -- the workflow whose history it began with
+    position     integer     not null,                       -- of the body: what was recorded before it was taken over
+    seed_id      text        collate "C" not null,           -- what its draws and its first look at the time are made of
+    seed_at      timestamptz not null,
+    primary key (bucket, id)
+);

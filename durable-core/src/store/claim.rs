@@ -70,7 +70,7 @@ pub(crate) async fn claim(
                 wakes: row.try_get("wakes")?,
                 claims: row.try_get("claims")?,
                 created_at: row.try_get("created_at")?,
-                seed: row.try_get::<Option<&str>, _>("seed_id")?.map(Id::trusted).zip(row.try_get("seed_at")?),
+                seed: seed(row.try_get("seed")?)?,
                 row_at: row_at(row)?,
                 now: row.try_get("now")?,
                 seen_at,
@@ -82,6 +82,12 @@ pub(crate) async fn claim(
 /// Where the row of a workflow stands that an answer is about.
 pub(super) fn row_at(row: &PgRow) -> Result<Option<Arc<str>>, sqlx::Error> {
     Ok(row.try_get::<Option<&str>, _>("row_at")?.map(Arc::from))
+}
+
+/// What a fork's draws are made of.
+fn seed(json: Option<&str>) -> Result<Option<(Id, DateTime<Utc>)>, sqlx::Error> {
+    let seed: Option<(String, DateTime<Utc>)> = json.map(decode).transpose()?;
+    Ok(seed.map(|(id, created_at)| (Id::trusted(&id), created_at)))
 }
 
 /// Records and bytes of a whole claim batch. Ordinary workflows get all they have; where many are claimed at

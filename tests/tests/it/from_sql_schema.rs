@@ -32,17 +32,17 @@ pub(super) async fn of_the_first_migration() -> Result<Db> {
     Ok(db)
 }
 
-/// The columns, keys and checks of the tables: all that a statement of an older binary relies on.
+/// The columns, keys and checks of the tables of the first migration: all that a statement of an older binary relies on.
 async fn tables(db: &Db) -> Result<String> {
     let tables = "
         select string_agg(line, e'\\n' order by line)
         from (
             select table_name || '.' || column_name || ' ' || data_type || ' ' || is_nullable || ' '
                    || coalesce(column_default, '') as line
-            from information_schema.columns where table_schema = 'durable'
+            from information_schema.columns where table_schema = 'durable' and table_name <> 'fork'
             union all
             select conrelid::regclass || ' ' || conname || ' ' || pg_get_constraintdef(oid)
-            from pg_constraint where connamespace = 'durable'::regnamespace
+            from pg_constraint where connamespace = 'durable'::regnamespace and conname not like 'fork%'
         ) as lines";
     Ok(text(&db.pool, tables).await?)
 }

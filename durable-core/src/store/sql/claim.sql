@@ -55,4 +55,5 @@ where w.bucket = any (array[p.bucket]) and w.id = p.id
               where k.id = $1 and k.fenced_at is null and k.lease_until > durable.now())
 returning w.id, w.name, w.version, w.input::text as input, w.waits::text as waits, w.wakes, w.claims,
           w.created_at, durable.now() as now, w.ctid::text as row_at,
-          w.forked_from ->> 'seed_id' as seed_id, (w.forked_from ->> 'seed_at')::timestamptz as seed_at
+          (select json_build_array(f.seed_id, f.seed_at)::text
+           from durable.fork f where f.bucket = w.bucket and f.id = w.id offset 0) as seed

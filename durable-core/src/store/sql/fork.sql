@@ -24,16 +24,22 @@ nowhere as materialized (
     where not exists (select from recorded r where r.lane = '' and r.seq = e.seq and r.seq < $3)
 ),
 born as (
-    insert into durable.workflow (bucket, id, name, version, queue, priority, status, due_at, input, forked_from)
+    insert into durable.workflow (bucket, id, name, version, queue, priority, status, due_at, input)
     select $4, $5, o.name, coalesce($6, o.version), o.queue, o.priority, 'queued', durable.now(),
-           coalesce($8::json, o.input),
-           json_build_object('id', o.id, 'from', $3::integer,
-                             'seed_id', coalesce(o.forked_from ->> 'seed_id', o.id),
-                             'seed_at', coalesce((o.forked_from ->> 'seed_at')::timestamptz, o.created_at))
+           coalesce($8::json, o.input)
     from source o, reach, nowhere
     where $3 between 0 and reach.reach and nowhere.seq is null and o.name = coalesce($7, o.name)
     on conflict (bucket, id) do nothing
     returning id
+),
+noted as (
+    insert into durable.fork (bucket, id, source, position, seed_id, seed_at)
+    select $4, $5, o.id, $3, coalesce(f.seed_id, o.id), coalesce(f.seed_at, o.created_at)
+    from source o
+    left join lateral (
+        select f.* from durable.fork f where f.bucket = $1 and f.id = $2 offset 0
+    ) f on true
+    where exists (select from born)
 ),
 copied as (
     insert into durable.step
@@ -47,8 +53,6 @@ copied as (
 )
 select o.name, o.queue, reach.reach, nowhere.seq as nowhere, exists (select from born) as born,
        -- By an earlier try whose reply was lost, or by the same call made twice.
-       exists (select from durable.workflow f
-               where f.bucket = $4 and f.id = $5
-                 and f.forked_from ->> 'id' = $2 and (f.forked_from ->> 'from')::integer = $3
-               offset 0) as existed
+       exists (select from durable.fork f
+               where f.bucket = $4 and f.id = $5 and f.source = $2 and f.position = $3 offset 0) as existed
 from source o, reach, nowhere

@@ -3,7 +3,8 @@
 -- Planned for its parameters, so that a status finds its index, and a condition that is not asked for is none.
 -- Locks: nothing.
 select w.id, w.name, w.version, w.queue, w.priority, w.status, w.recoveries, w.claims, w.due_at, w.created_at,
-       w.claimed_at, w.finished_at, w.failure::text as failure, w.forked_from ->> 'id' as forked_from
+       w.claimed_at, w.finished_at, w.failure::text as failure,
+       (select f.source from durable.fork f where f.bucket = w.bucket and f.id = w.id offset 0) as forked_from
 from durable.workflow w
 where w.status = $1
   -- What every running workflow has, and the index of the running ones is about.
