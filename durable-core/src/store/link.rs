@@ -43,6 +43,7 @@ pub(crate) struct Links {
     expected: Option<Arc<str>>,
     idle: Mutex<Vec<PgConnection>>,
     permits: Arc<Semaphore>,
+    most: u32,
 }
 
 impl Links {
@@ -55,12 +56,26 @@ impl Links {
         expected: Option<Arc<str>>,
     ) -> Self {
         let permits = Arc::new(Semaphore::new(most));
-        Self { purpose, sql, factory, commits, expected, idle: Mutex::default(), permits }
+        Self {
+            purpose,
+            sql,
+            factory,
+            commits,
+            expected,
+            idle: Mutex::default(),
+            permits,
+            most: u32::try_from(most).unwrap_or(u32::MAX),
+        }
     }
 
     /// The identity of the server that these connections have to reach.
     pub(crate) fn expected(&self) -> Option<&Arc<str>> {
         self.expected.as_ref()
+    }
+
+    /// Wait until none of them is in use, and let nobody use one while this is held.
+    pub(crate) async fn quiet(&self) -> OwnedSemaphorePermit {
+        self.permits.clone().acquire_many_owned(self.most).await.expect("the permits are never closed")
     }
 
     /// An idle connection, or a new one.

@@ -48,6 +48,9 @@ const WRITE_LINKS: usize = 4;
 /// Transactional steps at a time, each with a connection of its own.
 const TRANSACTION_LINKS: usize = 16;
 
+/// How long giving work back waits for what is just being committed.
+const COMMITS_END_WITHIN: Duration = Duration::from_secs(5);
+
 /// What stays the same through all incarnations.
 pub(crate) struct Plan {
     pub(crate) settings: Settings,
@@ -68,6 +71,8 @@ pub(crate) struct Engine {
     claims: Links,
     writes: Arc<Links>,
     transactions: Links,
+    /// The committer's.
+    commits: Arc<Links>,
     committer: Committer,
     receiver: Receiver,
     clock: Arc<DatabaseClock>,
@@ -89,7 +94,7 @@ impl Engine {
         let (lease, heart) = Lease::take(plan, links("lease", Commits::Asynchronous, 1), owner).await?;
         tracing::info!(%owner, queue = plan.settings.queue, "worker has its lease");
         plan.wake.owned_by(owner);
-        let committer_links = Arc::new(links("commits", Commits::Flushed, committer::LINKS));
+        let commits = Arc::new(links("commits", Commits::Flushed, committer::LINKS));
         // The first claim or start tells the time before anything needs it.
         let clock = Arc::new(DatabaseClock::new(chrono::DateTime::UNIX_EPOCH));
         let writes = Arc::new(links("writes", Commits::Flushed, WRITE_LINKS));
@@ -100,7 +105,8 @@ impl Engine {
             receiver: Receiver::new(&writes, owner, &lease),
             writes,
             transactions: links("transactions", Commits::AsTheApplication, TRANSACTION_LINKS),
-            committer: Committer::new(&committer_links, owner, &lease, &clock),
+            committer: Committer::new(&commits, owner, &lease, &clock),
+            commits,
             clock,
             lease,
             local: Local::default(),
@@ -349,6 +355,9 @@ async fn begin_again(
 impl Engine {
     /// Give up the lease in the database, and everything owned under it.
     async fn hand_back(&self) -> Result<usize, Error> {
+        // Not beside a commit of this worker's: it would still pass for the owner's, and whoever claims the workflow next
+        // may have read its history without what is being recorded. One that hangs is not waited for longer than this.
+        let _quiet = tokio::time::timeout(COMMITS_END_WITHIN, self.commits.quiet()).await;
         call!(self.claims, "hand work back", connection =>
             lease_store::hand_back(connection, &self.plan.sql, self.owner))
     }
