@@ -17,14 +17,13 @@ use crate::limits;
 use crate::workflows::STEPS_DONE;
 
 /// What is taken apart, by its id.
-pub(crate) const IDS: [&str; 10] = [
+pub(crate) const IDS: [&str; 9] = [
     "profile-w1-1",
     "profile-sequential",
     "profile-w1-32",
     "profile-w1-256",
     "profile-w1-2000",
     "profile-w4",
-    "profile-w3-bulk",
     "profile-w3-drain",
     "profile-limit-a",
     "profile-limit-c",
@@ -87,7 +86,6 @@ async fn work(bench: &Bench, id: &str) -> Result<Done> {
         "profile-w1-256" => steps(bench, 256, plain, "step").await,
         "profile-w1-2000" => steps(bench, 2_000, plain, "step").await,
         "profile-w4" => steps(bench, 32, Load::Transactional, "transaction").await,
-        "profile-w3-bulk" => enqueued(bench).await,
         "profile-w3-drain" => drained(bench).await,
         "profile-limit-a" => limit(bench, limits::Script::Single, "row").await,
         _ => limit(bench, limits::Script::Update, "transaction").await,
@@ -118,16 +116,6 @@ async fn sequential(bench: &Bench) -> Result<Done> {
     let cpu = seen(Cpu::now(bench.server_pid))?.since(&before);
     // Its warm-up is the same as what is counted.
     Ok(Done { unit: "step", count: found.steps_per_s * took.as_secs_f64(), took, cpu, names: Vec::new() })
-}
-
-async fn enqueued(bench: &Bench) -> Result<Done> {
-    let count = 50_000 / bench.pace.divide as usize;
-    let (before, began) = (seen(Cpu::now(bench.server_pid))?, Instant::now());
-    queue::enqueue_one_step(bench, count).await?;
-    let took = began.elapsed();
-    bench.alone().await?;
-    let cpu = seen(Cpu::now(bench.server_pid))?.since(&before);
-    Ok(Done { unit: "workflow", count: count as f64, took, cpu, names: Vec::new() })
 }
 
 async fn drained(bench: &Bench) -> Result<Done> {
