@@ -101,7 +101,8 @@ impl<'a, T> Fork<'a, T> {
         self
     }
 
-    /// Fork in the caller's transaction: the new workflow exists if, and only if, that commits. One statement.
+    /// Fork in the caller's transaction: the new workflow exists if, and only if, that commits. One statement, or
+    /// two where the id is taken.
     pub fn in_tx(mut self, tx: &'a mut PgConnection) -> Self {
         self.tx = Some(tx);
         self

@@ -244,7 +244,7 @@ const LISTS: &[&str] = &["list_newest", "list_oldest"];
 const FOR_PEOPLE: &[&str] = &["list_newest", "list_oldest", "counts"];
 
 /// Statements that run on connections which the application has set up.
-const ON_THE_APPLICATIONS: &[&str] = &["start", "send", "transact", "mark_stands"];
+const ON_THE_APPLICATIONS: &[&str] = &["start", "fork", "send", "transact", "mark_stands"];
 
 /// Plan every statement as a planner does, and say which read a hot table from end to end.
 async fn full_reads(connection: &mut PgConnection, planner: &Planner) -> Result<Vec<String>> {
