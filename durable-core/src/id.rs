@@ -97,6 +97,12 @@ impl OwnerId {
     pub(crate) fn generate() -> Self {
         Self(Uuid::new_v4())
     }
+
+    /// How its sessions say whose they are. Half of it, because a session's name has 63 bytes for that, for what it is for,
+    /// and for the application's own name.
+    pub(crate) fn session_name(self) -> String {
+        format!("{:016x}", self.0.as_u64_pair().0)
+    }
 }
 
 impl fmt::Display for OwnerId {

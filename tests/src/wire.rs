@@ -12,6 +12,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, PgPool};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::db::Db;
@@ -43,6 +44,7 @@ pub struct Wire {
     options: PgConnectOptions,
     log: Arc<Log>,
     directory: PathBuf,
+    cut: watch::Sender<bool>,
     accepting: JoinHandle<()>,
 }
 
@@ -73,14 +75,20 @@ impl Wire {
         let server = (*db.pool.connect_options()).clone();
         let listener = UnixListener::bind(directory.join(socket_name(server.get_port()))).expect("the wire's socket");
         let log = Arc::<Log>::default();
-        let accepting = tokio::spawn(accept(listener, Server::of(&server), log.clone()));
+        let (cut, is_cut) = watch::channel(false);
+        let accepting = tokio::spawn(accept(listener, Server::of(&server), log.clone(), is_cut));
         let options = server.socket(&directory).disable_statement_logging();
-        Self { options, log, directory, accepting }
+        Self { options, log, directory, cut, accepting }
     }
 
     /// A pool whose connections go over the wire, and those that durable makes from its options.
     pub fn pool(&self) -> PgPool {
         PgPoolOptions::new().max_connections(5).connect_lazy_with(self.options.clone())
+    }
+
+    /// Let nothing pass any more, and tell neither end: what was asked is carried out, and nobody hears of it.
+    pub fn cut(&self) {
+        self.cut.send_replace(true);
     }
 
     /// Forget what has passed so far.
@@ -133,20 +141,20 @@ impl Server {
     }
 }
 
-async fn accept(listener: UnixListener, server: Server, log: Arc<Log>) {
+async fn accept(listener: UnixListener, server: Server, log: Arc<Log>, cut: watch::Receiver<bool>) {
     let mut connections = tokio::task::JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
         let ear = Ear::new(log.clone());
-        let server = server.clone();
+        let (server, cut) = (server.clone(), cut.clone());
         connections.spawn(async move {
             // An error is the end of the connection, which its client notices.
             drop(match server {
                 Server::Unix(path) => match UnixStream::connect(path).await {
-                    Ok(server) => join(client, server.into_split(), ear).await,
+                    Ok(server) => join(client, server.into_split(), ear, cut).await,
                     Err(error) => Err(error),
                 },
                 Server::Tcp(host, port) => match TcpStream::connect((host, port)).await {
-                    Ok(server) => join(client, server.into_split(), ear).await,
+                    Ok(server) => join(client, server.into_split(), ear, cut).await,
                     Err(error) => Err(error),
                 },
             });
@@ -154,14 +162,18 @@ async fn accept(listener: UnixListener, server: Server, log: Arc<Log>) {
     }
 }
 
-/// Pass everything on, both ways, until one end closes.
+/// Pass everything on, both ways, until one end closes, or the wire is cut.
 async fn join(
     client: UnixStream,
     (mut from_server, to_server): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
     ear: Ear,
+    mut cut: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
     let (from_client, mut to_client) = client.into_split();
+    let cut = async move { cut.wait_for(|cut| *cut).await.is_ok() };
     tokio::select! {
+        biased;
+        _ = cut => std::future::pending().await,
         ended = listen(BufReader::new(from_client), to_server, ear) => ended,
         ended = tokio::io::copy(&mut from_server, &mut to_client) => ended.map(|_| ()),
     }

@@ -171,10 +171,10 @@ impl Done {
 
 /// The sessions by process, and what each says that it is for.
 async fn sessions(bench: &Bench) -> Result<Vec<(u32, String)>> {
-    let names = "select pid, coalesce(nullif(application_name, ''), 'transactions') from pg_stat_activity \
+    let names = "select pid, coalesce(nullif(split_part(application_name, ' ', 2), ''), 'transactions') from pg_stat_activity \
                  where backend_type = 'client backend' and pid <> pg_backend_pid()";
     let rows: Vec<(i32, String)> = sqlx::query_as(names).fetch_all(&bench.pool).await?;
-    Ok(rows.into_iter().map(|(pid, name)| (pid.unsigned_abs(), name.replace("durable ", ""))).collect())
+    Ok(rows.into_iter().map(|(pid, name)| (pid.unsigned_abs(), name)).collect())
 }
 
 /// Milliseconds so far; from PostgreSQL 18 they are counted elsewhere.

@@ -34,20 +34,39 @@ pub(crate) async fn heartbeat(
     Ok((fence, stopping.iter().map(|id| Id::trusted(id)).collect()))
 }
 
+/// Fence expired workers. Answers the dead ones that own something, from a look at up to `limit` workflows.
+pub(crate) async fn fence(connection: &mut PgConnection, sql: &Sql, limit: i64) -> Result<Vec<OwnerId>, sqlx::Error> {
+    let rows = query(&sql.fence).bind(limit).fetch_all(connection).await?;
+    rows.iter().map(|row| row.try_get("owner").map(OwnerId)).collect()
+}
+
+/// Whether a worker was fenced.
+pub(crate) async fn fenced(connection: &mut PgConnection, sql: &Sql, owner: OwnerId) -> Result<bool, sqlx::Error> {
+    query(&sql.fenced).bind(owner.0).fetch_one(connection).await?.try_get("fenced")
+}
+
+/// End the sessions of fenced workers. Answers how many were still there.
+pub(crate) async fn silence(connection: &mut PgConnection, sql: &Sql, dead: &[OwnerId]) -> Result<i64, sqlx::Error> {
+    let names: Vec<String> = dead.iter().map(|owner| owner.session_name()).collect();
+    query(&sql.silence).bind(names).fetch_one(connection).await?.try_get("sessions")
+}
+
 /// A workflow that was taken from a dead worker.
 pub(crate) struct Reaped {
     pub(crate) id: Id,
     pub(crate) status: Status,
 }
 
-/// Fence expired workers and give back up to `limit` workflows.
+/// Give back up to `limit` workflows of dead workers.
 pub(crate) async fn reap(
     connection: &mut PgConnection,
     sql: &Sql,
+    dead: &[OwnerId],
     limit: i64,
     max_recoveries: i32,
 ) -> Result<Vec<Reaped>, sqlx::Error> {
-    let rows = query(&sql.reap).bind(limit).bind(max_recoveries).fetch_all(connection).await?;
+    let dead: Vec<_> = dead.iter().map(|owner| owner.0).collect();
+    let rows = query(&sql.reap).bind(limit).bind(max_recoveries).bind(dead).fetch_all(connection).await?;
     rows.iter()
         .map(|row| {
             let status = Status::parse(row.try_get("status")?).map_err(|e| sqlx::Error::Decode(Box::new(e)))?;

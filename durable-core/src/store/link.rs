@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::sql::Sql;
 use crate::error::{Error, ErrorKind};
+use crate::id::OwnerId;
 use crate::probe::probe;
 
 /// The longest wait for an answer. Longer than `statement_timeout`, so that the server speaks first.
@@ -32,6 +33,15 @@ pub(crate) enum Commits {
     AsTheApplication,
 }
 
+/// A worker as its connections know it.
+#[derive(Clone)]
+pub(crate) struct Tenant {
+    /// `None` for the lease's own connection, which has to learn of a fence by its heartbeat, and writes nothing else.
+    pub(crate) owner: Option<OwnerId>,
+    /// The server that its memory belongs to.
+    pub(crate) server: Arc<str>,
+}
+
 /// A few connections for one purpose, opened when first needed.
 pub(crate) struct Links {
     /// What they are for, as `pg_stat_activity` shows it.
@@ -39,8 +49,8 @@ pub(crate) struct Links {
     pub(crate) sql: Arc<Sql>,
     factory: PgPool,
     commits: Commits,
-    /// The identity of the server that this worker's memory belongs to, once it has one.
-    expected: Option<Arc<str>>,
+    /// Whose they are: a worker's, once it has a lease to lose.
+    tenant: Option<Tenant>,
     idle: Mutex<Vec<PgConnection>>,
     permits: Arc<Semaphore>,
     most: u32,
@@ -53,7 +63,7 @@ impl Links {
         sql: Arc<Sql>,
         commits: Commits,
         most: usize,
-        expected: Option<Arc<str>>,
+        tenant: Option<Tenant>,
     ) -> Self {
         let permits = Arc::new(Semaphore::new(most));
         Self {
@@ -61,7 +71,7 @@ impl Links {
             sql,
             factory,
             commits,
-            expected,
+            tenant,
             idle: Mutex::default(),
             permits,
             most: u32::try_from(most).unwrap_or(u32::MAX),
@@ -70,7 +80,7 @@ impl Links {
 
     /// The identity of the server that these connections have to reach.
     pub(crate) fn expected(&self) -> Option<&Arc<str>> {
-        self.expected.as_ref()
+        self.tenant.as_ref().map(|tenant| &tenant.server)
     }
 
     /// Wait until none of them is in use, and let nobody use one while this is held.
@@ -94,21 +104,39 @@ impl Links {
     async fn connect(&self, act: &str) -> Result<PgConnection, Error> {
         let opened = tokio::time::timeout(ANSWER_WITHIN, async {
             let mut connection = self.factory.acquire().await?.detach();
-            let settings = session_settings(self.commits, self.purpose);
+            let owner = self.tenant.as_ref().and_then(|tenant| tenant.owner);
+            let settings = session_settings(self.commits, self.purpose, owner);
             sqlx::raw_sql(AssertSqlSafe(settings)).execute(&mut connection).await?;
-            let server = match self.expected {
-                Some(_) => Some(server(&mut connection, &self.sql).await?),
+            let problem = match &self.tenant {
+                Some(tenant) => self.refused(&mut connection, tenant).await?,
                 None => None,
             };
-            Ok((connection, server))
+            Ok((connection, problem))
         });
-        let (connection, server) =
+        let (connection, problem) =
             opened.await.map_err(|_| Error::no_answer(act, ANSWER_WITHIN))?.map_err(|e| Error::database(act, &e))?;
-        match (&self.expected, server) {
-            (Some(expected), Some(server)) if **expected != *server.identity => {
-                Err(Error::new(ErrorKind::Unavailable, format!("could not {act}: another server was promoted")))
+        match problem {
+            Some(problem) => Err(Error::new(ErrorKind::Unavailable, format!("could not {act}: {problem}"))),
+            None => Ok(connection),
+        }
+    }
+
+    /// Why a worker may not use this connection.
+    async fn refused(
+        &self,
+        connection: &mut PgConnection,
+        tenant: &Tenant,
+    ) -> Result<Option<&'static str>, sqlx::Error> {
+        if *tenant.server != *server(connection, &self.sql).await?.identity {
+            return Ok(Some("another server was promoted"));
+        }
+        // Asked once the connection bears the worker's name: who fences it ends the sessions that bear it, and one that does
+        // not yet finds the fence here. So none is left that can write.
+        match tenant.owner {
+            Some(owner) if super::lease::fenced(connection, &self.sql, owner).await? => {
+                Ok(Some("this worker was fenced"))
             }
-            _ => Ok(connection),
+            Some(_) | None => Ok(None),
         }
     }
 }
@@ -227,7 +255,7 @@ pub(crate) fn factory(pool: &PgPool) -> PgPool {
 const PLANS: &str = "set plan_cache_mode = force_generic_plan; set enable_seqscan = off; \
                      set enable_hashjoin = off; set enable_mergejoin = off;";
 
-fn session_settings(commits: Commits, purpose: &str) -> String {
+fn session_settings(commits: Commits, purpose: &str, owner: Option<OwnerId>) -> String {
     // The server shall notice soon that its client is gone, also in the middle of a statement. Not every
     // platform can.
     let vigilance = "do $$ begin \
@@ -239,13 +267,14 @@ fn session_settings(commits: Commits, purpose: &str) -> String {
         // Their name, search_path, time zone and time-outs are the application's.
         Commits::AsTheApplication => return vigilance.to_owned(),
     };
+    let name = owner.map_or_else(|| purpose.to_owned(), |owner| format!("{purpose} {}", owner.session_name()));
     // The time-outs, not keepalives, free the rows that a half-open connection holds.
     format!(
         "set search_path = ''; set timezone = 'UTC'; set jit = off; {PLANS} {commits} \
          set idle_in_transaction_session_timeout = '10s'; set statement_timeout = '30s'; \
          set lock_timeout = '15s'; {vigilance} \
          select set_config('application_name', \
-             concat_ws(' ', nullif(current_setting('application_name'), ''), 'durable {purpose}'), false);"
+             concat_ws(' ', 'durable {name}', nullif(current_setting('application_name'), '')), false);"
     )
 }
 

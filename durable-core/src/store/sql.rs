@@ -33,9 +33,9 @@ macro_rules! statements {
 }
 
 statements! {
-    applied apply cancel claim commit commit_apart counts fork hand_back heartbeat hint history input inspect let_go
+    applied apply cancel claim commit commit_apart counts fence fenced fork hand_back heartbeat hint history input inspect let_go
     list_newest list_oldest mark_stands migrate_lock migrated migrations owned ping reap receive record recorded register release resume send settle
-    server
+    server silence
     start start_new steps steps_after stopped stopping transact unknown
 }
 

@@ -65,7 +65,7 @@ pub(crate) async fn statuses(connection: &mut PgConnection, sql: &Sql) -> Result
 pub(crate) async fn sessions(connection: &mut PgConnection, named: &str) -> Result<i64, sqlx::Error> {
     let statement = "select count(*) as sessions from pg_catalog.pg_stat_activity
                      where datname = pg_catalog.current_database() and pid <> pg_catalog.pg_backend_pid()
-                       and pg_catalog.starts_with(application_name, $1)";
+                       and pg_catalog.strpos(application_name, $1) > 0";
     sqlx::query(statement).bind(named).fetch_one(connection).await?.try_get("sessions")
 }
 
@@ -73,7 +73,7 @@ pub(crate) async fn sessions(connection: &mut PgConnection, named: &str) -> Resu
 pub(crate) async fn end_sessions(connection: &mut PgConnection, named: &str) -> Result<(), sqlx::Error> {
     let statement = "select pg_catalog.pg_terminate_backend(pid) from pg_catalog.pg_stat_activity
                      where datname = pg_catalog.current_database() and pid <> pg_catalog.pg_backend_pid()
-                       and pg_catalog.starts_with(application_name, $1)";
+                       and pg_catalog.strpos(application_name, $1) > 0";
     sqlx::query(statement).bind(named).execute(connection).await?;
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! A worker: claims due workflows, runs their bodies and steps, and keeps its lease meanwhile.
 //!
 //! `lease` holds the lease, `poll` claims, `execute` runs one attempt, `orders` begins what its body orders, `drive` and
-//! `transaction` run its steps, `committer` records them, `read` reads histories on. A worker lives through incarnations:
+//! `transaction` run its steps, `committer` records them, `read` reads histories on, `takeover` gives back what dead workers
+//! left. A worker lives through incarnations:
 //! when it was fenced, or the server was replaced, it drops all that it holds in memory and begins again under a new owner
 //! id.
 
@@ -14,6 +15,7 @@ mod orders;
 mod poll;
 mod read;
 mod receive;
+mod takeover;
 mod transaction;
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -24,7 +26,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::clock::DatabaseClock;
 use crate::decide::Stop;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::hints::Hints;
 use crate::history::Record;
 use crate::id::{Id, OwnerId};
@@ -32,7 +34,7 @@ use crate::options::Settings;
 use crate::step::States;
 use crate::store::Fence;
 use crate::store::claim::Claimed;
-use crate::store::link::{Backoff, Commits, Links, call, server};
+use crate::store::link::{Backoff, Commits, Links, Tenant, call, server};
 use crate::store::sql::Sql;
 use crate::store::{lease as lease_store, step};
 use crate::wake::{Wake, Word};
@@ -87,11 +89,13 @@ impl Engine {
     /// Begin an incarnation: connect, take a lease, start the committers.
     async fn begin(plan: &Arc<Plan>) -> Result<(Arc<Self>, Heart), Error> {
         let identity = Self::identity(plan).await?;
-        let links = |purpose, commits, most| {
-            Links::new(purpose, plan.factory.clone(), plan.sql.clone(), commits, most, Some(identity.clone()))
-        };
         let owner = OwnerId::generate();
-        let (lease, heart) = Lease::take(plan, links("lease", Commits::Asynchronous, 1), owner).await?;
+        let links_of = |owner, purpose, commits, most| {
+            let tenant = Tenant { owner, server: identity.clone() };
+            Links::new(purpose, plan.factory.clone(), plan.sql.clone(), commits, most, Some(tenant))
+        };
+        let links = |purpose, commits, most| links_of(Some(owner), purpose, commits, most);
+        let (lease, heart) = Lease::take(plan, links_of(None, "lease", Commits::Asynchronous, 1), owner).await?;
         tracing::info!(%owner, queue = plan.settings.queue, "worker has its lease");
         plan.wake.owned_by(owner);
         let commits = Arc::new(links("commits", Commits::Flushed, committer::LINKS));
@@ -293,7 +297,7 @@ async fn supervise(
         let patience = tokio::select! {
             patience = asked_to_stop(&mut stopping) => Some(patience),
             () = poll::poll(&engine) => None,
-            () = poll::reap(&engine) => None,
+            () = takeover::take_over(&engine) => None,
             () = poll::stop_cancelled(&engine) => None,
             () = engine.pass_messages_on() => None,
             () = engine.lease.lost() => None,
@@ -356,8 +360,12 @@ impl Engine {
     /// Give up the lease in the database, and everything owned under it.
     async fn hand_back(&self) -> Result<usize, Error> {
         // Not beside a commit of this worker's: it would still pass for the owner's, and whoever claims the workflow next
-        // may have read its history without what is being recorded. One that hangs is not waited for longer than this.
-        let _quiet = tokio::time::timeout(COMMITS_END_WITHIN, self.commits.quiet()).await;
+        // may have read its history without what is being recorded. One that hangs is left to whoever takes over once the
+        // lease has ended, and then ends it first.
+        let quiet = tokio::time::timeout(COMMITS_END_WITHIN, self.commits.quiet()).await;
+        let _quiet = quiet.map_err(|_| {
+            Error::new(ErrorKind::Unavailable, "could not hand work back: a commit is still under way".to_owned())
+        })?;
         call!(self.claims, "hand work back", connection =>
             lease_store::hand_back(connection, &self.plan.sql, self.owner))
     }

@@ -9,21 +9,15 @@ use super::{Engine, Plan};
 use crate::decide::Stop;
 use crate::error::Error;
 use crate::id::Id;
-use crate::status::Status;
 use crate::store::claim::{self as store, Claimed};
 use crate::store::lease;
 use crate::store::link::{Backoff, call};
-use crate::wake::Word;
 
 /// Workflows in one claim. Bounded so that one statement stays a matter of milliseconds.
 const CLAIM_MAX: usize = 500;
 
 /// How long a claim waits for more room, when there is more to claim than there was room for.
 const GATHER_WITHIN: Duration = Duration::from_millis(10);
-
-/// Workflows given back in one round, so that one round stays far shorter than a lease even after a night
-/// of outage.
-const REAP_MAX: i64 = 1_000;
 
 /// Claim and run due workflows, for ever. Ends only with its incarnation.
 pub(super) async fn poll(engine: &Arc<Engine>) {
@@ -154,48 +148,6 @@ async fn refuse(engine: &Arc<Engine>, claimed: &[Claimed], error: &Error) {
         engine.release(&claimed.id, claimed.claims, &error.to_string()).await;
         engine.local.give_up(&claimed.id);
     }
-}
-
-/// Look for workers whose lease has ended and give their workflows back, for ever.
-pub(super) async fn reap(engine: &Arc<Engine>) {
-    let reap_every = engine.plan.settings.reap_every();
-    let mut more = None;
-    loop {
-        let pause = match more {
-            // As long as the round took, so that no more than half of the time goes into it while others want to
-            // run; and never the same for two workers, so that they take turns.
-            Some(took) => reap_every.min(took).mul_f64(0.5 + fastrand::f64()),
-            None => reap_every.mul_f64(0.8 + 0.2 * fastrand::f64()),
-        };
-        tokio::time::sleep(pause).await;
-        let began_at = Instant::now();
-        more = take_over(engine).await.then(|| began_at.elapsed());
-    }
-}
-
-/// Give back workflows of dead workers, as many as fit one round. Whether there may be more.
-async fn take_over(engine: &Arc<Engine>) -> bool {
-    let plan = &engine.plan;
-    let max_recoveries = plan.settings.max_recoveries_i32();
-    let reaped = call!(engine.writes, "take over from dead workers", connection =>
-        lease::reap(connection, &plan.sql, REAP_MAX, max_recoveries));
-    let reaped = match reaped {
-        Ok(reaped) => reaped,
-        Err(error) => {
-            tracing::warn!(%error, "worker could not look for dead workers");
-            return false;
-        }
-    };
-    if reaped.is_empty() {
-        return false;
-    }
-    for parked in reaped.iter().filter(|r| r.status == Status::Blocked) {
-        tracing::error!(id = %parked.id, "workflow is blocked: it lost too many workers in a row");
-    }
-    tracing::warn!(count = reaped.len(), "took workflows over from dead workers");
-    plan.wake.now();
-    plan.wake.tell_others(Word::Due(plan.settings.queue.clone()));
-    i64::try_from(reaped.len()).is_ok_and(|count| count >= REAP_MAX)
 }
 
 /// Stop the cancelled workflows that the heartbeat tells of, for ever.

@@ -123,8 +123,8 @@ impl Lab {
         let flights = self.wire.flights();
         let named = flights.iter().map(|flight| (flight.fresh, self.name(flight)));
         let counted = named.filter(|(fresh, name)| match name.as_str() {
-            "reap" | "heartbeat" | "owned" | "prepare" => false,
-            "server" | "set search_path" | "do $$" => !fresh,
+            "fence" | "heartbeat" | "owned" | "prepare" => false,
+            "server" | "fenced" | "set search_path" | "do $$" => !fresh,
             _ => true,
         });
         counted.map(|(_, name)| name).collect()
@@ -401,7 +401,8 @@ async fn only_claims_and_leases_commit_without_waiting_for_the_disk() -> Result<
     let mut asynchronous: Vec<String> =
         lab.wire.flights().iter().filter(|f| f.asynchronous).map(|f| lab.name(f)).collect();
     // What only reads does not commit.
-    asynchronous.retain(|name| name != "owned" && name != "server" && lab.names.values().any(|known| known == name));
+    let reads = ["owned", "server", "fenced"];
+    asynchronous.retain(|name| !reads.contains(&name.as_str()) && lab.names.values().any(|known| known == name));
     asynchronous.sort();
     asynchronous.dedup();
     assert_eq!(asynchronous, ["claim", "hand_back", "heartbeat", "register"]);

@@ -18,6 +18,7 @@ mod kit_clock;
 mod kit_crash;
 mod kit_mock;
 mod lanes;
+mod late_commits;
 mod listing;
 mod long_histories;
 mod messages;

@@ -1,30 +1,16 @@
--- Fence the workers whose lease has ended and give their workflows back, up to $1 at a time. A workflow
--- that lost more than $2 workers in a row without recording a step is parked as blocked; the second and
--- later times it waits, longer each time.
--- It looks at every owner that is not alive, not only at those fenced just now, so that a write that a
--- dying worker committed after its fence is repaired by the next round.
--- Locks: the expired workers' rows, then the workflow rows, skipping locked ones: so it waits for none and needs
--- no order, which would tempt the planner to read the whole table by its key.
-with fenced as (
-    update durable.worker k
-    set fenced_at = durable.now()
-    where k.fenced_at is null and k.lease_until < durable.now()
-    returning k.id
-),
-forgotten as (
-    delete from durable.worker k where k.fenced_at < durable.now() - interval '1 day'
-),
-orphan as materialized (
+-- Give back workflows of workers that are dead and can no longer write ($3), up to $1 at a time. A workflow that lost more
+-- than $2 workers in a row without recording a step is parked as blocked; the second and later times it waits, longer each
+-- time.
+-- Locks: the workflow rows, skipping locked ones: so it waits for none and needs no order, which would tempt the planner to
+-- read the whole table by its key.
+with orphan as materialized (
     select w.bucket, w.id,
            case when exists (select from durable.step s
                              where s.bucket = w.bucket and s.workflow_id = w.id
                                and s.recorded_at >= w.claimed_at)
                 then 1 else w.recoveries + 1 end as recoveries
     from durable.workflow w
-    where w.owner is not null
-      and not exists (select from durable.worker k
-                      where k.id = w.owner and k.fenced_at is null
-                        and not exists (select from fenced f where f.id = k.id))
+    where w.owner = any ($3)
     limit $1
     for no key update of w skip locked
 )
