@@ -95,8 +95,14 @@ impl Statement {
             [StartItem { given, .. }] if given.len() == 1 => format!("start workflow {}", given[0].id),
             _ => format!("start {} workflows", items.iter().map(|item| item.given.len()).sum::<usize>()),
         };
-        let Some(each) = each_for_itself(items) else { return self.start_groups(items, &act).await };
-        let mut answers = self.start_new(each, &act).await?;
+        let mut answers = match together(items) {
+            None => return self.start_groups(items, &act).await,
+            Some(each) if items.iter().all(|item| item.given.len() == 1) => self.start_new(each, &act).await?,
+            Some(all) => match self.start_all(all, &act).await? {
+                Some(answers) => return Ok(answers),
+                None => return self.start_groups(items, &act).await,
+            },
+        };
         let there: Vec<usize> = (0..items.len()).filter(|n| answers[*n].is_none()).collect();
         if !there.is_empty() {
             let items: Vec<_> = there.iter().map(|n| items[*n]).collect();
@@ -107,7 +113,20 @@ impl Statement {
         Ok(answers)
     }
 
-    async fn start_new(&self, (owner, given): Each<'_>, act: &str) -> Result<Answers, Error> {
+    async fn start_all(&self, (owner, given): All<'_>, act: &str) -> Result<Option<Answers>, Error> {
+        let mut backoff = Backoff::for_callers();
+        loop {
+            match call!(self.links, act, connection =>
+                store::start_all(connection, &self.links.sql, owner, &given))
+            {
+                // What an unanswered try has started shows as being there.
+                Err(error) if backoff.again(&error).await => {}
+                answer => break answer,
+            }
+        }
+    }
+
+    async fn start_new(&self, (owner, given): All<'_>, act: &str) -> Result<Answers, Error> {
         let mut backoff = Backoff::for_callers();
         loop {
             match call!(self.links, act, connection =>
@@ -134,13 +153,12 @@ impl Statement {
     }
 }
 
-/// What is started one by one, by one worker at most.
-type Each<'i> = (Option<OwnerId>, Vec<&'i NewWorkflow>);
+/// What is started together, by one worker at most.
+type All<'i> = (Option<OwnerId>, Vec<&'i NewWorkflow>);
 
-/// `None` when something is to be started all or not at all, or by the workers of two incarnations.
-fn each_for_itself<'i>(items: &[&'i StartItem]) -> Option<Each<'i>> {
-    let each = items.iter().map(|item| if let [one] = &item.given[..] { Some(one) } else { None });
-    let given: Vec<_> = each.collect::<Option<_>>()?;
+/// `None` when it is by the workers of two incarnations.
+fn together<'i>(items: &[&'i StartItem]) -> Option<All<'i>> {
+    let given: Vec<_> = items.iter().flat_map(|item| &item.given).collect();
     let mut owners = given.iter().filter_map(|new| new.owner);
     let owner = owners.next();
     owners.all(|other| Some(other) == owner).then_some((owner, given))

@@ -74,6 +74,11 @@ impl Child {
 /// Steps per second of so many processes together, each with so many workflows in flight.
 pub(crate) async fn steps(bench: &Bench, processes: usize, in_flight: usize) -> Result<f64> {
     bench.fresh().await?;
+    together(&mut loops(bench, processes, in_flight).await?).await
+}
+
+/// Processes that are ready to run W1, each with so many workflows in flight.
+pub(crate) async fn loops(bench: &Bench, processes: usize, in_flight: usize) -> Result<Vec<Child>> {
     let role = Role::Loop {
         url: bench.url.clone(),
         in_flight,
@@ -84,11 +89,16 @@ pub(crate) async fn steps(bench: &Bench, processes: usize, in_flight: usize) -> 
     for _ in 0..processes {
         children.push(Child::start(&role).await?);
     }
-    for child in &mut children {
+    Ok(children)
+}
+
+/// The steps per second of all of them, once.
+pub(crate) async fn together(children: &mut [Child]) -> Result<f64> {
+    for child in children.iter_mut() {
         child.order("go").await?;
     }
     let mut sum = 0.0;
-    for child in &mut children {
+    for child in children {
         sum += child.answer().await?.parse::<f64>()?;
     }
     Ok(sum)

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::closed::{self, Load};
-use super::queue;
+use super::{processes, queue};
 use crate::bare;
 use crate::bench::Bench;
 use crate::cpu::Cpu;
@@ -17,14 +17,17 @@ use crate::limits;
 use crate::workflows::STEPS_DONE;
 
 /// What is taken apart, by its id.
-pub(crate) const IDS: [&str; 9] = [
+pub(crate) const IDS: [&str; 12] = [
     "profile-w1-1",
     "profile-sequential",
     "profile-w1-32",
     "profile-w1-256",
     "profile-w1-2000",
     "profile-w4",
+    "profile-w3-bulk",
     "profile-w3-drain",
+    "profile-processes-1",
+    "profile-processes-2",
     "profile-limit-a",
     "profile-limit-c",
 ];
@@ -86,7 +89,10 @@ async fn work(bench: &Bench, id: &str) -> Result<Done> {
         "profile-w1-256" => steps(bench, 256, plain, "step").await,
         "profile-w1-2000" => steps(bench, 2_000, plain, "step").await,
         "profile-w4" => steps(bench, 32, Load::Transactional, "transaction").await,
+        "profile-w3-bulk" => in_bulk(bench).await,
         "profile-w3-drain" => drained(bench).await,
+        "profile-processes-1" => apart(bench, 1).await,
+        "profile-processes-2" => apart(bench, 2).await,
         "profile-limit-a" => limit(bench, limits::Script::Single, "row").await,
         _ => limit(bench, limits::Script::Update, "transaction").await,
     }
@@ -129,6 +135,28 @@ async fn drained(bench: &Bench) -> Result<Done> {
     let names = sessions(bench).await?;
     worker.shutdown(Duration::from_secs(10)).await;
     Ok(Done { unit: "workflow", count: count as f64, took, cpu: after.since(&before), names })
+}
+
+async fn in_bulk(bench: &Bench) -> Result<Done> {
+    let count = 50_000 / bench.pace.divide as usize;
+    let client = queue::client(bench).await?;
+    let (before, began) = (seen(Cpu::now(bench.server_pid))?, Instant::now());
+    queue::enqueue_one_step_by(&client, count).await?;
+    let (after, took) = (seen(Cpu::now(bench.server_pid))?, began.elapsed());
+    let names = sessions(bench).await?;
+    Ok(Done { unit: "workflow", count: count as f64, took, cpu: after.since(&before), names })
+}
+
+/// W1 at 256 in processes of their own, whose time shows as that of others.
+async fn apart(bench: &Bench, processes: usize) -> Result<Done> {
+    let mut children = processes::loops(bench, processes, 256).await?;
+    // Once to warm up, because what is counted has its warm-up with it.
+    processes::together(&mut children).await?;
+    let (before, began) = (seen(Cpu::now(bench.server_pid))?, Instant::now());
+    let per_s = processes::together(&mut children).await?;
+    let (after, took) = (seen(Cpu::now(bench.server_pid))?, began.elapsed());
+    let names = sessions(bench).await?;
+    Ok(Done { unit: "step", count: per_s * took.as_secs_f64(), took, cpu: after.since(&before), names })
 }
 
 async fn limit(bench: &Bench, script: limits::Script, unit: &'static str) -> Result<Done> {

@@ -42,7 +42,10 @@ pub(crate) async fn enqueue_and_drain(bench: &Bench) -> Result<Queue> {
 
 /// Enqueue one-step workflows.
 pub(crate) async fn enqueue_one_step(bench: &Bench, count: usize) -> Result<()> {
-    let client = &client(bench).await?;
+    enqueue_one_step_by(&client(bench).await?, count).await
+}
+
+pub(crate) async fn enqueue_one_step_by(client: &Durable, count: usize) -> Result<()> {
     let start = |ids: Range<usize>| async move {
         client.start_many(ids.map(|n| (format!("queued-{n:08}"), one_step(200)))).await?;
         Ok(())
@@ -121,6 +124,6 @@ pub(crate) async fn enqueue_singly(bench: &Bench) -> Result<f64> {
     Ok(rate)
 }
 
-async fn client(bench: &Bench) -> Result<Durable> {
+pub(crate) async fn client(bench: &Bench) -> Result<Durable> {
     Ok(Durable::builder(PgPool::connect_lazy(&bench.url)?).migrate(false).client().await?)
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, Row};
+use sqlx::{PgConnection, Row, SqlStr};
 
 use super::claim::row_at;
 use super::query;
@@ -64,12 +64,35 @@ pub(crate) async fn start_new(
     owner: Option<OwnerId>,
     given: &[&NewWorkflow],
 ) -> Result<Vec<Option<Started>>, sqlx::Error> {
+    insert(connection, &sql.start_new, owner, given).await
+}
+
+/// Start workflows, all of them or none. No id may be there twice. Answers for each, in order; `None` instead of all answers
+/// when an id exists already: ask `start`.
+pub(crate) async fn start_all(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    owner: Option<OwnerId>,
+    given: &[&NewWorkflow],
+) -> Result<Option<Vec<Option<Started>>>, sqlx::Error> {
+    match insert(connection, &sql.start_all, owner, given).await {
+        Err(error) if error.as_database_error().is_some_and(|e| e.is_unique_violation()) => Ok(None),
+        answers => answers.map(Some),
+    }
+}
+
+async fn insert(
+    connection: &mut PgConnection,
+    statement: &SqlStr,
+    owner: Option<OwnerId>,
+    given: &[&NewWorkflow],
+) -> Result<Vec<Option<Started>>, sqlx::Error> {
     fn column<'g, T>(given: &[(&'g NewWorkflow, usize)], of: impl Fn(&'g NewWorkflow) -> T) -> Vec<T> {
         given.iter().map(|(new, _)| of(new)).collect()
     }
     let mut sorted: Vec<(&NewWorkflow, usize)> = given.iter().copied().zip(0..).collect();
     sorted.sort_unstable_by_key(|(new, _)| (new.id.bucket(), new.id.as_str()));
-    let rows = query(&sql.start_new)
+    let rows = query(statement)
         .bind(owner.map(|owner| owner.0))
         .bind(column(&sorted, |g| g.id.bucket()))
         .bind(column(&sorted, |g| g.id.as_str()))

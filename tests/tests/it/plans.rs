@@ -94,6 +94,7 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("server", ""),
     ("silence", "ids"),
     ("start", "buckets ids texts integers texts buckets bigints jsons owners integers integers"),
+    ("start_all", "owner buckets ids texts integers texts buckets bigints jsons flags"),
     ("start_new", "owner buckets ids texts integers texts buckets bigints jsons flags"),
     ("steps", "bucket id"),
     ("steps_after", "bucket id lane integer limit limit"),
