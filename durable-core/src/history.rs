@@ -3,6 +3,7 @@
 //! `pages` is the part of it that is in memory. Reading it from the database is `store::claim`; deciding how an
 //! attempt ended is `decide`.
 
+mod losers;
 mod pages;
 
 use std::fmt;
@@ -20,6 +21,8 @@ pub(crate) enum Kind {
     Transaction,
     Sleep,
     Receive,
+    /// A race, with its winner.
+    Race,
 }
 
 impl Kind {
@@ -29,12 +32,14 @@ impl Kind {
             Kind::Transaction => "transaction",
             Kind::Sleep => "sleep",
             Kind::Receive => "receive",
+            Kind::Race => "race",
         }
     }
 
     /// The kind in the database; `None` when a newer version wrote it.
     pub(crate) fn parse(word: &str) -> Option<Self> {
-        [Kind::Step, Kind::Transaction, Kind::Sleep, Kind::Receive].into_iter().find(|kind| kind.as_str() == word)
+        const ALL: [Kind; 5] = [Kind::Step, Kind::Transaction, Kind::Sleep, Kind::Receive, Kind::Race];
+        ALL.into_iter().find(|kind| kind.as_str() == word)
     }
 
     /// Whether a body that asks for `self` may be answered by `recorded`. A step that became transactional,

@@ -127,6 +127,12 @@ impl Position {
         if self.lane.is_empty() { self.seq.to_string() } else { format!("{}.{}", self.lane, self.seq) }
     }
 
+    /// Whether this position lies in a lane that `other`, or a position below it, opened.
+    pub(crate) fn is_below(&self, other: &Self) -> bool {
+        let below = other.lane_below();
+        self.lane.strip_prefix(below.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    }
+
     /// Before every other, in the order of the table's key.
     pub(crate) fn first() -> Self {
         Self { lane: "".into(), seq: i32::MIN }

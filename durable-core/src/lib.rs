@@ -107,6 +107,7 @@ pub use cancel::Cancel;
 pub use client::{Builder, Durable, migrate};
 pub use ctx::Ctx;
 pub use ctx::branch::{Branch, FanOut};
+pub use ctx::race::Race;
 pub use ctx::receive::{Receive, ReceiveTimeout};
 pub use ctx::run::StepRun;
 pub use ctx::sleep::Sleep;
@@ -142,6 +143,7 @@ pub mod from_sql {}
 /// What the macros' output calls. Not for use by hand, and outside the promises of the version number.
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::ctx::select::Won;
     pub use crate::failure::Returned;
     pub use crate::step::{BoxFuture, StepDefinition, plain_step, tx_step};
     pub use crate::workflow::{Workflow, WorkflowFn, call};

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, oneshot};
 
+use super::looks::Looks;
+use super::race;
 use super::recall::{ReadOrder, Recall, Recalled};
 use crate::clock::DatabaseClock;
 use crate::decide::Stop;
@@ -104,6 +106,18 @@ pub(crate) enum Asked {
     Stopped,
 }
 
+/// What a race was answered with.
+pub(crate) enum AskedRace {
+    Won {
+        winner: usize,
+        ended_at: DateTime<Utc>,
+    },
+    /// Its arms have to be run.
+    Open,
+    Later,
+    Stopped,
+}
+
 /// Something that a leaf waits for and that may outlive the future.
 pub(crate) struct Waiting {
     pub(crate) kind: WaitKind,
@@ -165,6 +179,7 @@ struct Inner {
     /// How many of them nothing may begin before: of steps that ran. A sleep's can wait for the next write.
     pressing: usize,
     ordered: Vec<Order>,
+    looks: Looks,
     stop: Option<Stop>,
     /// A write is under way that gives the workflow up.
     leaving: bool,
@@ -204,6 +219,7 @@ impl Attempt {
                 unwritten: Vec::new(),
                 pressing: 0,
                 ordered: Vec::new(),
+                looks: Looks::default(),
                 stop: None,
                 leaving: false,
                 wakes: claimed.wakes,
@@ -252,6 +268,59 @@ impl Attempt {
             inner.stop(&self.is_stopped, Stop::Mismatch(mismatch));
             false
         })
+    }
+
+    /// Who has won a race of so many arms, if it was decided before. A mismatch stops the attempt.
+    pub(crate) fn ask_race(&self, at: &Position, arms: usize, waker: &Waker) -> AskedRace {
+        match self.ask(at, Kind::Race, race::NAME, waker) {
+            Asked::Recorded(record) => match race::winner(&record, at, arms) {
+                Ok(winner) => {
+                    self.decide_race(at, winner);
+                    AskedRace::Won { winner, ended_at: record.ended_at }
+                }
+                Err(mismatch) => {
+                    self.stop(Stop::Mismatch(mismatch));
+                    AskedRace::Stopped
+                }
+            },
+            Asked::Begin => {
+                self.inner().looks.begin_race(at);
+                AskedRace::Open
+            }
+            Asked::Later => AskedRace::Later,
+            Asked::Stopped => AskedRace::Stopped,
+        }
+    }
+
+    /// An arm of a race is through. Whether it may be decided: no message is on its way to another arm, nor its history; and
+    /// unless a message has decided it, none may be there for one that was about to look.
+    pub(crate) fn may_decide(&self, at: &Position, took_message: bool) -> bool {
+        let mut inner = self.inner();
+        inner.looks.close_race(at);
+        !inner.looks.are_under_way_below(at)
+            && !inner.recall.is_wanted_below(at)
+            && (took_message || !Looks::wait_below(at, &inner.ordered))
+    }
+
+    /// A race is decided.
+    pub(crate) fn decide_race(&self, at: &Position, winner: usize) {
+        self.inner().recall.forget_losers(at, winner);
+    }
+
+    /// A race is over, or was given up.
+    pub(crate) fn end_race(&self, at: &Position) {
+        self.inner().looks.end_race(at);
+    }
+
+    /// Whether a receive may look into the mailbox.
+    pub(crate) fn may_look(&self, at: &Position) -> bool {
+        self.inner().looks.may_begin(at)
+    }
+
+    pub(crate) fn end_look(&self, at: &Position) {
+        let mut inner = self.inner();
+        inner.in_flight -= 1;
+        inner.looks.end(at);
     }
 
     /// The wait that an earlier attempt wrote down for a position.
@@ -373,8 +442,9 @@ impl Attempt {
         if let Some(from) = inner.recall.begin_reading() {
             inner.ordered.push(Order::Read(ReadOrder { attempt: self.clone(), from }));
         }
-        if !inner.ordered.is_empty() {
-            return Idle::Begin(std::mem::take(&mut inner.ordered));
+        let begin = inner.let_out();
+        if !begin.is_empty() {
+            return Idle::Begin(begin);
         }
         if !inner.executor.as_ref().is_some_and(|there| there.will_wake(executor)) {
             inner.executor = Some(executor.clone());
@@ -436,6 +506,12 @@ impl Inner {
         if let Some(executor) = self.executor.take() {
             executor.wake();
         }
+    }
+
+    /// The orders that may be carried out now.
+    fn let_out(&mut self) -> Vec<Order> {
+        let Self { looks, ordered, .. } = self;
+        looks.let_out(ordered)
     }
 
     fn busy(&self) -> Idle {

@@ -91,7 +91,7 @@ impl<R> Future for Branch<'_, R> {
         ready!(self.opening.poll(cx));
         let polled = self.body.as_mut().poll(cx);
         if polled.is_ready() {
-            self.under_way.lane().observe(self.lane.now());
+            self.under_way.lane().join(&self.lane);
             self.under_way.end();
         }
         polled
@@ -123,7 +123,7 @@ impl<'c, R: Send + 'c> FanOut<'c, R> {
                 let body = body.clone();
                 let branch: BoxFuture<'c, R> = Box::pin(async move {
                     let result = body(&own, item).await;
-                    ctx.lane.observe(own.now());
+                    ctx.lane.join(&own.lane);
                     result
                 });
                 branch

@@ -27,11 +27,13 @@ struct Inner {
     under_way: usize,
     draws: u64,
     now: DateTime<Utc>,
+    /// A message was received in it, or below it.
+    took: bool,
 }
 
 impl Lane {
     pub(crate) fn new(path: impl Into<Arc<str>>, now: DateTime<Utc>) -> Self {
-        Self { path: path.into(), inner: Mutex::new(Inner { next: 0, under_way: 0, draws: 0, now }) }
+        Self { path: path.into(), inner: Mutex::new(Inner { next: 0, under_way: 0, draws: 0, now, took: false }) }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -61,6 +63,26 @@ impl Lane {
     pub(crate) fn observe(&self, ended_at: DateTime<Utc>) {
         let mut inner = self.inner();
         inner.now = inner.now.max(ended_at);
+    }
+
+    /// A branch of the lane has ended.
+    pub(crate) fn join(&self, branch: &Self) {
+        let (now, took) = {
+            let inner = branch.inner();
+            (inner.now, inner.took)
+        };
+        self.observe(now);
+        self.inner().took |= took;
+    }
+
+    /// A message was received.
+    pub(crate) fn take_message(&self) {
+        self.inner().took = true;
+    }
+
+    /// Whether a message was received in it, or below it.
+    pub(crate) fn took_message(&self) -> bool {
+        self.inner().took
     }
 
     /// The lane has slept. Computed, not measured, so that it needs no record to be the same again.

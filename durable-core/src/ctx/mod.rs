@@ -1,14 +1,17 @@
 //! What a workflow body holds: everything durable that it does begins with `ctx.`.
 //!
-//! `lane` is the order of things, `attempt` what they share with the executor; `run`, `sleep`, `receive`
-//! and `branch` are the things. Running them is the worker's.
+//! `lane` is the order of things, `attempt` what they share with the executor, `recall` and `looks` its parts; `run`, `sleep`,
+//! `receive`, `branch` and `race` are the things. Running them is the worker's.
 
 pub(crate) mod attempt;
 pub(crate) mod branch;
 pub(crate) mod lane;
+mod looks;
+pub(crate) mod race;
 pub(crate) mod recall;
 pub(crate) mod receive;
 pub(crate) mod run;
+pub(crate) mod select;
 pub(crate) mod sleep;
 
 use std::fmt;
@@ -25,6 +28,7 @@ use crate::topic::Topic;
 use attempt::Attempt;
 use branch::{Branch, FanOut, LaneFn};
 use lane::{Lane, UnderWay};
+use race::Race;
 use receive::Receive;
 use run::StepRun;
 use sleep::Sleep;
@@ -58,7 +62,7 @@ use sleep::Sleep;
 /// ```
 ///
 /// Calls that follow one another beside others need a lane of their own: [`branch`](Ctx::branch), or
-/// [`fan_out`](Ctx::fan_out) over a collection. Beginning something while another call of the same lane is
+/// [`fan_out`](Ctx::fan_out) over a collection; and where only the first of several counts, [`race`](Ctx::race). Beginning something while another call of the same lane is
 /// under way blocks the workflow with a message that says so.
 pub struct Ctx {
     attempt: Arc<Attempt>,
@@ -196,6 +200,49 @@ impl Ctx {
         assert!(at_once > 0, "ctx.fan_out with at_once = 0 would never end: give at least 1");
         let position = self.take(format_args!("a fan-out"));
         FanOut::new(self, position, items.into_iter().collect(), at_once, body)
+    }
+
+    /// Wait for whichever comes first of several things: each [`or`](Race::or) adds one. For things of different types there
+    /// is [`select!`](crate::select!).
+    ///
+    /// ```
+    /// # use durable::{Ctx, seconds, step, workflow};
+    /// # #[step] async fn ask(model: String, question: String) -> anyhow::Result<String> { Ok(model + &question) }
+    /// #[workflow]
+    /// async fn answer(ctx: &Ctx, question: String) -> anyhow::Result<String> {
+    ///     let answer = ctx.race()
+    ///         .or(async |ctx: &Ctx| ctx.run(ask("the good one".into(), question.clone())).await)
+    ///         .or(async |ctx: &Ctx| {
+    ///             ctx.sleep(seconds(20)).await?;
+    ///             ctx.run(ask("the fast one".into(), question.clone())).await
+    ///         })
+    ///         .await?;
+    ///     Ok(answer)
+    /// }
+    /// ```
+    ///
+    /// Each arm runs in a lane of its own, from when the race is first awaited, until one of them is through. The others are
+    /// dropped then, wherever they are. If several are through at the same time, the one that has received a message wins,
+    /// and else the one that was added first.
+    ///
+    /// # Durability
+    ///
+    /// The winner is recorded, together with what it recorded last: a recovery runs only the winner again, and finds the same.
+    /// While all arms wait, the workflow is one row, due at the earliest of their times.
+    ///
+    /// A message that an arm waits for is taken only if that arm goes on with it: in a race there is one look into the
+    /// mailbox at a time, and nobody wins while one is under way. So a message that has come beats a time that is over.
+    ///
+    /// A loser's sleeps, waits and retries are gone. A step of it that is running is dropped at its next await; whether
+    /// it has had its effect is then as open as after a crash, and nobody asks for it again. A loser with several calls keeps what
+    /// these have done: messages that it has received, steps that were recorded.
+    ///
+    /// # Panics
+    ///
+    /// Without an arm, when it is awaited; the workflow fails.
+    pub fn race<'c, R: Send + 'c>(&'c self) -> Race<'c, R> {
+        let position = self.take(format_args!("a race"));
+        Race::new(self, position)
     }
 
     /// The time: of the end of the last thing that this lane saw, by the database's clock, or of the start.

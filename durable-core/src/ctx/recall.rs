@@ -70,6 +70,16 @@ impl Recall {
         !self.wanted.is_empty()
     }
 
+    /// Whether leaves below a position do.
+    pub(super) fn is_wanted_below(&self, at: &Position) -> bool {
+        self.wanted.keys().any(|from| from.is_below(at))
+    }
+
+    /// What the losers of a race have recorded counts as nothing from now on.
+    pub(super) fn forget_losers(&mut self, race: &Position, winner: usize) {
+        self.history.forget_losers(race, winner);
+    }
+
     /// Where to read now: what is wanted first, unless something is being read.
     pub(super) fn begin_reading(&mut self) -> Option<Position> {
         let from = self.wanted.keys().next().filter(|_| !self.reading)?.clone();

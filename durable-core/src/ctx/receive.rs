@@ -130,7 +130,7 @@ impl<T> Mailbox<'_, T> {
 
     fn settle(&mut self) {
         match std::mem::replace(&mut self.state, State::Over) {
-            State::Looking { .. } => self.attempt.end_flight(),
+            State::Looking { .. } => self.attempt.end_look(&self.position),
             State::Waiting { .. } => self.attempt.end_wait(&self.position),
             State::New | State::Over => {}
         }
@@ -170,6 +170,7 @@ impl<T: DeserializeOwned> Mailbox<'_, T> {
         if outcome.timed_out {
             return Poll::Ready(Ok(None));
         }
+        self.under_way.lane().take_message();
         let message = outcome.message.as_deref().map_or("null", RawValue::get);
         Poll::Ready(codec::decode(message).map(Some).map_err(|problem| {
             let topic = self.topic.name();
@@ -202,7 +203,7 @@ impl<T: DeserializeOwned> Mailbox<'_, T> {
                 },
                 State::Waiting { mark, seen, wait } => {
                     let over = wait.is_over(cx);
-                    if over || self.attempt.mail().1 > *mark {
+                    if (over || self.attempt.mail().1 > *mark) && self.attempt.may_look(&self.position) {
                         let wait = std::mem::take(wait);
                         self.settle();
                         self.look(wait, over);

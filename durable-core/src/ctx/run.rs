@@ -30,7 +30,7 @@ use crate::store::step::StepRow;
 ///
 /// A step that is dropped before it has ended is given up: its body is dropped at its next await, and
 /// nothing is recorded unless that was under way already. Racing steps with `tokio::select!` is therefore
-/// not repeatable; run them together, or in branches.
+/// not repeatable; [`select!`](crate::select!) and [`Ctx::race`](crate::Ctx::race) are.
 #[must_use = "a step does nothing until it is awaited"]
 pub struct StepRun<'c, T> {
     attempt: Arc<Attempt>,

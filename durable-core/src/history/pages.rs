@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound::{Excluded, Included, Unbounded};
 
+use super::losers::Losers;
 use super::{Kind, Mismatch, Record};
 use crate::id::Position;
 
@@ -51,6 +52,7 @@ pub(crate) struct History {
     page: u64,
     records: usize,
     bytes: usize,
+    losers: Losers,
 }
 
 /// A place that was read and not asked for yet.
@@ -71,7 +73,15 @@ impl Default for History {
 impl History {
     /// A history of which nothing is in memory yet.
     pub(crate) fn unread() -> Self {
-        Self { slots: BTreeMap::new(), known: BTreeMap::new(), pages: VecDeque::new(), page: 0, records: 0, bytes: 0 }
+        Self {
+            slots: BTreeMap::new(),
+            known: BTreeMap::new(),
+            pages: VecDeque::new(),
+            page: 0,
+            records: 0,
+            bytes: 0,
+            losers: Losers::default(),
+        }
     }
 
     /// What is recorded at a position for this thing, if anything.
@@ -80,7 +90,8 @@ impl History {
             return Ok(Answer::Unread(at.clone()));
         }
         let Some(Slot { page, record }) = self.slots.remove(at) else {
-            return self.refuse_lanes_below(at, kind, name);
+            // A race has its record beside its lanes, and before it is decided only these.
+            return if kind == Kind::Race { Ok(Answer::Nothing) } else { self.refuse_lanes_below(at, kind, name) };
         };
         let Some(record) = record else {
             self.slots.insert(at.clone(), Slot { page, record });
@@ -108,6 +119,23 @@ impl History {
                 record.kind.as_str(),
                 record.name
             ))),
+        }
+    }
+
+    /// A race was decided: what its losers have recorded counts as nothing from now on.
+    pub(crate) fn forget_losers(&mut self, race: &Position, winner: usize) {
+        self.losers.note(race, winner);
+        let (from, to) = race.range_below();
+        let below = self.slots.range((Included(&from), Excluded(&to)));
+        let lost: Vec<_> = below.map(|(at, _)| at).filter(|at| self.losers.have(at)).cloned().collect();
+        for at in lost {
+            if let Some(Slot { record: Some(record), .. }) = self.slots.remove(&at) {
+                self.unload(&record);
+            }
+        }
+        if self.first_gap(from, Some(&to)).is_none() {
+            // Nothing of it is going to be read any more.
+            self.losers.forget(race);
         }
     }
 
@@ -167,6 +195,9 @@ impl History {
         for (at, record) in page.records {
             let gap = gaps.partition_point(|(start, _)| *start <= at).checked_sub(1);
             let unknown = gap.is_some_and(|gap| before(&at, gaps[gap].1.as_ref())) || (asked && at == page.from);
+            if self.losers.have(&at) {
+                continue;
+            }
             // What is known and has no slot was handed out, or written by this attempt.
             if unknown || self.slots.get(&at).is_some_and(|slot| slot.record.is_none()) {
                 self.load(at, record);

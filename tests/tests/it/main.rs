@@ -24,6 +24,7 @@ mod long_histories;
 mod messages;
 mod neighbours;
 mod plans;
+mod races;
 mod results;
 mod retries;
 mod sabotage;
