@@ -114,6 +114,15 @@ impl Failure {
         self
     }
 
+    /// Note below its own messages that an undo step has failed, too.
+    pub(crate) fn undo_failed(&mut self, undo: &Failure) {
+        if self.messages.len() < MESSAGES_MAX {
+            let mut message = format!("and could not be undone: {undo}");
+            cut(&mut message);
+            self.messages.push(message);
+        }
+    }
+
     /// What kind of a failure it was.
     pub fn kind(&self) -> FailureKind {
         self.kind

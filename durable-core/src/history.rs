@@ -23,6 +23,8 @@ pub(crate) enum Kind {
     Receive,
     /// A race, with its winner.
     Race,
+    /// An undo step that was registered. What it came to stands in the lane below.
+    Undo,
 }
 
 impl Kind {
@@ -33,12 +35,13 @@ impl Kind {
             Kind::Sleep => "sleep",
             Kind::Receive => "receive",
             Kind::Race => "race",
+            Kind::Undo => "undo",
         }
     }
 
     /// The kind in the database; `None` when a newer version wrote it.
     pub(crate) fn parse(word: &str) -> Option<Self> {
-        const ALL: [Kind; 5] = [Kind::Step, Kind::Transaction, Kind::Sleep, Kind::Receive, Kind::Race];
+        const ALL: [Kind; 6] = [Kind::Step, Kind::Transaction, Kind::Sleep, Kind::Receive, Kind::Race, Kind::Undo];
         ALL.into_iter().find(|kind| kind.as_str() == word)
     }
 

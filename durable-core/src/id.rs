@@ -133,6 +133,12 @@ impl Position {
         self.lane.strip_prefix(below.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     }
 
+    /// What the order of a body goes by: the numbers from the body's own lane down to this position.
+    pub(crate) fn path(&self) -> Vec<i32> {
+        let lanes = self.lane.split('.').filter_map(|number| number.parse().ok());
+        lanes.chain([self.seq]).collect()
+    }
+
     /// Before every other, in the order of the table's key.
     pub(crate) fn first() -> Self {
         Self { lane: "".into(), seq: i32::MIN }

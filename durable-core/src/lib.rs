@@ -111,6 +111,7 @@ pub use ctx::race::Race;
 pub use ctx::receive::{Receive, ReceiveTimeout};
 pub use ctx::run::StepRun;
 pub use ctx::sleep::Sleep;
+pub use ctx::undo::Undo;
 pub use error::{Error, ErrorKind};
 pub use failure::{Failure, FailureKind, StepError, retry_after, terminal};
 pub use fork::Fork;

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, oneshot};
 use super::looks::Looks;
 use super::race;
 use super::recall::{ReadOrder, Recall, Recalled};
+use super::undo::Registered;
 use crate::clock::DatabaseClock;
 use crate::decide::Stop;
 use crate::failure::Failure;
@@ -180,6 +181,7 @@ struct Inner {
     pressing: usize,
     ordered: Vec<Order>,
     looks: Looks,
+    undos: Vec<Registered>,
     stop: Option<Stop>,
     /// A write is under way that gives the workflow up.
     leaving: bool,
@@ -220,6 +222,7 @@ impl Attempt {
                 pressing: 0,
                 ordered: Vec::new(),
                 looks: Looks::default(),
+                undos: Vec::new(),
                 stop: None,
                 leaving: false,
                 wakes: claimed.wakes,
@@ -302,9 +305,12 @@ impl Attempt {
             && (took_message || !Looks::wait_below(at, &inner.ordered))
     }
 
-    /// A race is decided.
+    /// A race is decided: what its losers have recorded or registered counts as nothing.
     pub(crate) fn decide_race(&self, at: &Position, winner: usize) {
-        self.inner().recall.forget_losers(at, winner);
+        let winner_at = Position { lane: at.lane_below().into(), seq: i32::try_from(winner).unwrap_or(i32::MAX) };
+        let mut inner = self.inner();
+        inner.recall.forget_losers(at, winner);
+        inner.undos.retain(|undo| !undo.position.is_below(at) || undo.position.is_below(&winner_at));
     }
 
     /// A race is over, or was given up.
@@ -321,6 +327,10 @@ impl Attempt {
         let mut inner = self.inner();
         inner.in_flight -= 1;
         inner.looks.end(at);
+    }
+
+    pub(crate) fn register_undo(&self, undo: Registered) {
+        push(&mut self.inner().undos, undo);
     }
 
     /// The wait that an earlier attempt wrote down for a position.
@@ -424,6 +434,15 @@ impl Attempt {
         for wait in inner.waits.values().filter(|w| w.kind == WaitKind::Receive) {
             wait.waker.wake_by_ref();
         }
+    }
+
+    /// Take what is to be undone of a body that is gone, the latest first; and whatever it had ordered besides.
+    pub(crate) fn take_undos(&self) -> Vec<Registered> {
+        let mut inner = self.inner();
+        inner.ordered.clear();
+        let mut undos = std::mem::take(&mut inner.undos);
+        undos.sort_by_cached_key(|undo| std::cmp::Reverse(undo.position.path()));
+        undos
     }
 
     /// Take the outcomes that are not written yet, for the one write that takes them along.

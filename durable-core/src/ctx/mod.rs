@@ -1,7 +1,7 @@
 //! What a workflow body holds: everything durable that it does begins with `ctx.`.
 //!
 //! `lane` is the order of things, `attempt` what they share with the executor, `recall` and `looks` its parts; `run`, `sleep`,
-//! `receive`, `branch` and `race` are the things. Running them is the worker's.
+//! `receive`, `branch`, `race` and `undo` are the things. Running them is the worker's.
 
 pub(crate) mod attempt;
 pub(crate) mod branch;
@@ -13,6 +13,7 @@ pub(crate) mod receive;
 pub(crate) mod run;
 pub(crate) mod select;
 pub(crate) mod sleep;
+pub(crate) mod undo;
 
 use std::fmt;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use race::Race;
 use receive::Receive;
 use run::StepRun;
 use sleep::Sleep;
+use undo::Undo;
 
 /// The context of a workflow body: runs steps, sleeps, receives messages, opens branches.
 ///
@@ -99,6 +101,43 @@ impl Ctx {
     {
         let position = self.take(format_args!("step {:?}", step.definition.name));
         StepRun::new(self.attempt.clone(), UnderWay::new(self.lane.clone()), position, step)
+    }
+
+    /// Register a step that undoes something, should the workflow fail: then what was registered is run in reverse order.
+    ///
+    /// ```
+    /// # use durable::{Ctx, step, workflow};
+    /// # #[step] async fn book_flight(trip: i64) -> anyhow::Result<()> { Ok(()) }
+    /// # #[step] async fn cancel_flight(trip: i64) -> anyhow::Result<()> { Ok(()) }
+    /// # #[step] async fn book_hotel(trip: i64) -> anyhow::Result<()> { Ok(()) }
+    /// #[workflow]
+    /// async fn travel(ctx: &Ctx, trip: i64) -> anyhow::Result<()> {
+    ///     ctx.undo(cancel_flight(trip)).await;
+    ///     ctx.run(book_flight(trip)).await?;
+    ///     ctx.run(book_hotel(trip)).await?; // if there is no room, the flight is cancelled
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// Register it before the step that it undoes, and let it bear that nothing was done: a step that has failed, or was
+    /// cut off by a time-out or a crash, may still have had its effect. Registered after the step, it covers only what has
+    /// certainly happened.
+    ///
+    /// # Durability
+    ///
+    /// The registration is recorded before anything else begins, and costs no round trip of its own. When the body returns
+    /// an error or panics, its undo steps are run, one after the other: those of a lane from the last to the first, and those of a
+    /// branch where the branch stands. They are steps like all others, with retries, recorded, and never run again once they
+    /// are. One that fails for good does not keep the others from being run; the workflow's failure tells of it. Then the
+    /// workflow has failed, with the failure that the body returned. A workflow that completes undoes nothing.
+    ///
+    /// What a loser of a [`race`](Ctx::race) has registered is dropped with it.
+    pub fn undo<T>(&self, step: Step<T>) -> Undo<'_, T>
+    where
+        T: serde::de::DeserializeOwned + Send + 'static,
+    {
+        let position = self.take(format_args!("the undo step {:?}", step.definition.name));
+        Undo::new(self.attempt.clone(), UnderWay::new(self.lane.clone()), position, step)
     }
 
     /// Sleep.

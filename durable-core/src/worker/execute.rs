@@ -31,7 +31,7 @@ use crate::store::{Fence, lease};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How long a cancellation waits for steps to give up.
-const STEPS_GIVE_UP_WITHIN: Duration = Duration::from_secs(2);
+pub(super) const STEPS_GIVE_UP_WITHIN: Duration = Duration::from_secs(2);
 
 impl Engine {
     /// Run a workflow that this worker owns, on a task of its own.
@@ -61,6 +61,7 @@ impl Engine {
         };
         let ctx = Ctx::new(attempt.clone());
         let ended = self.run(attempt, body(&ctx, &claimed.input)).await?;
+        let ended = self.undo(attempt, ended).await?;
         let ended = match ended {
             Ended::Returned(returned) => match self.read_rest(attempt).await {
                 Ok(()) => Ended::Returned(returned),
@@ -74,7 +75,7 @@ impl Engine {
 
     /// Poll the body until it ends or is suspended (`None`). The future is dropped only after its
     /// suspension was written.
-    async fn run(&self, attempt: &Arc<Attempt>, mut body: BoxFuture<'_, Returns>) -> Option<Ended> {
+    pub(super) async fn run(&self, attempt: &Arc<Attempt>, mut body: BoxFuture<'_, Returns>) -> Option<Ended> {
         let mut look = Look::default();
         let mut foreign_reported = false;
         loop {

@@ -17,6 +17,7 @@ mod read;
 mod receive;
 mod takeover;
 mod transaction;
+mod undo;
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;

@@ -35,6 +35,7 @@ mod takeover;
 mod tidy;
 mod ui;
 mod under_load;
+mod undoing;
 mod values;
 mod waiting;
 mod waiting_states;
