@@ -159,7 +159,8 @@ async fn parallel(ctx: &Ctx) -> Result<()> {
         })
     };
     let (a, b) = tokio::join!(part("a"), part("b"));
-    (a?, b?);
+    a?;
+    b?;
     let won = ctx.race().or(async |ctx: &Ctx| {
         ctx.undo(undo("loser".into())).await;
         ctx.run(gated("never".into())).await
