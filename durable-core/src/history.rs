@@ -20,6 +20,10 @@ pub(crate) enum Kind {
     Transaction,
     Sleep,
     Receive,
+    /// The start of a child.
+    Start,
+    /// The end of a child, as its parent learned it.
+    Child,
 }
 
 impl Kind {
@@ -29,12 +33,15 @@ impl Kind {
             Kind::Transaction => "transaction",
             Kind::Sleep => "sleep",
             Kind::Receive => "receive",
+            Kind::Start => "start",
+            Kind::Child => "child",
         }
     }
 
     /// The kind in the database; `None` when a newer version wrote it.
     pub(crate) fn parse(word: &str) -> Option<Self> {
-        [Kind::Step, Kind::Transaction, Kind::Sleep, Kind::Receive].into_iter().find(|kind| kind.as_str() == word)
+        let all = [Kind::Step, Kind::Transaction, Kind::Sleep, Kind::Receive, Kind::Start, Kind::Child];
+        all.into_iter().find(|kind| kind.as_str() == word)
     }
 
     /// Whether a body that asks for `self` may be answered by `recorded`. A step that became transactional,
@@ -94,6 +101,7 @@ pub(crate) enum WaitKind {
     Sleep,
     Receive,
     Retry,
+    Child,
 }
 
 impl WaitKind {
@@ -102,6 +110,7 @@ impl WaitKind {
             WaitKind::Sleep => "sleep",
             WaitKind::Receive => "receive",
             WaitKind::Retry => "retry",
+            WaitKind::Child => "child",
         }
     }
 }

@@ -5,6 +5,7 @@ mod basics;
 mod batches;
 mod budgets;
 mod cancelling;
+mod children;
 mod crash;
 mod faults;
 mod fork;
