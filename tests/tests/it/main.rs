@@ -6,6 +6,8 @@ mod batches;
 mod budgets;
 mod cancelling;
 mod children;
+mod children_cancelling;
+mod children_many;
 mod crash;
 mod faults;
 mod fork;

@@ -25,6 +25,7 @@ pub(in crate::ctx) struct Awaited {
     learned: u64,
 }
 
+/// What a look saw of one that had not ended.
 #[derive(Clone, Copy)]
 struct Known {
     /// The parent's count of wakes then.
@@ -48,6 +49,8 @@ impl Awaited {
         };
         let (n, end) = self.ends.remove(&id)?;
         self.ended.remove(&n);
+        // Its end wakes nobody again: whoever waits for it once more has to look.
+        self.known.remove(&id);
         Some((id, end))
     }
 
