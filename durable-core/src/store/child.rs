@@ -46,8 +46,9 @@ impl NewChild {
 /// What became of one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum ChildStarted {
-    /// It is there, and its start is recorded, with this time and the parent's count of wakes then.
-    Started { at: DateTime<Utc>, wakes: i64 },
+    /// It is there, and its start is recorded with this time. Where it was started just now, also the parent's count of wakes
+    /// then: its end will bump it. One that an earlier try has started may have ended.
+    Started { at: DateTime<Utc>, wakes: Option<i64> },
     /// Its id is that of a workflow which is not this child: its name and version.
     Taken(String, i32),
     /// Something else is recorded at its position.

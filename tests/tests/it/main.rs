@@ -7,6 +7,7 @@ mod budgets;
 mod cancelling;
 mod children;
 mod children_cancelling;
+mod children_faults;
 mod children_many;
 mod crash;
 mod faults;

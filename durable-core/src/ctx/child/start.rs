@@ -260,7 +260,9 @@ impl<W: Workflow> Future for ChildStart<'_, W> {
                 State::Starting(id, answer) => match ready!(Pin::new(answer).poll(cx)) {
                     Ok(ChildStarted::Started { at, wakes }) => {
                         let id = id.clone();
-                        this.attempt.child_started(&id, wakes);
+                        if let Some(wakes) = wakes {
+                            this.attempt.child_started(&id, wakes);
+                        }
                         return this.give(Ok(id), at);
                     }
                     Ok(ChildStarted::Taken(name, version)) => {

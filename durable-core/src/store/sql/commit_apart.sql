@@ -3,24 +3,26 @@
 -- An outcome stands if it is written here, or if the very same was written before: by a statement whose reply was lost,
 -- or by `commit` a moment ago. A row becomes what is given for it only if all outcomes given for its workflow stand, and,
 -- where `seen` is given, if nothing woke it since.
--- What ends may be a child: then its parent ($23, $24, for each row; both empty where there is none) is woken in the same act,
--- once for all its children that end here. No parent may have a row of its own here.
+-- What ends may be a child: then its parent ($23, $24, for each row or for none) is woken in the same act, once for all its
+-- children that end here. No parent may have a row of its own here.
 -- The answer is one row: what does not stand and what did not become, by number; and whose parents run.
--- Locks: as `commit`. With parents: all the rows, theirs too, in key order, before anything else is done.
+-- Locks: as `commit`. With parents: all the rows, theirs too, in key order, before anything else is done; but none where the
+-- very same was written before, so that a repeat has nothing to commit.
 with parents as materialized (
-    select p.n, p.bucket, p.id
-    from unnest($23::smallint[], $24::text[]) with ordinality as p (bucket, id, n)
-    where p.id is not null
+    select e.n, e.parent_bucket as bucket, e.parent as id, e.bucket as child_bucket, e.id as child
+    from unnest($15::smallint[], $16::text[], $17::integer[], $23::smallint[], $24::text[]) with ordinality
+        as e (bucket, id, claims, parent_bucket, parent, n)
+    where e.parent is not null
+      and exists (
+          select from durable.workflow w
+          where w.bucket = e.bucket and w.id = e.id and w.owner is not distinct from $1 and w.claims = e.claims
+          offset 0
+      )
 ),
 locked as materialized (
     select w.bucket
-    from (
-        select p.bucket, p.id from parents p
-        union
-        select b.bucket, b.id from unnest($15::smallint[], $16::text[]) as b (bucket, id)
-    ) k
+    from (select p.bucket, p.id from parents p union select p.child_bucket, p.child from parents p) k
     join durable.workflow w on w.bucket = any (array[k.bucket]) and w.id = k.id
-    where cardinality($23) > 0
     order by w.bucket + 0, w.id
     for no key update of w
 ),

@@ -1,25 +1,14 @@
 -- What `start_children` does, for a batch in which an id or a position is taken: it says of each child what became of it. Each
 -- for itself is started with its record, or not at all. One that the very same start has started before, whose reply was
 -- lost, counts as started. No id may be there twice.
--- The answer has a row for each child whose parent is held: whether it is started; and otherwise which workflow has the id, or
--- that the position is taken (by a former owner's record, after this one had read the history). A row that says none of it is
--- to be asked for again: somebody else has committed a workflow with that id while this statement waited for it.
--- Locks: as `start_children`.
-with parents as materialized (
-    select p.n, w.wakes, w.queue, w.priority
-    from (
-        select unnest($2::smallint[]) as bucket, unnest($3::text[]) as id, unnest($4::integer[]) as claims,
-               generate_subscripts($2, 1) as n
-    ) p
-    -- any, so that nobody walks the key for being in order; see PLANS in store/link.rs
-    join durable.workflow w
-        on w.bucket = any (array[p.bucket]) and w.id = p.id and w.owner is not distinct from $1 and w.claims = p.claims
-    order by w.bucket + 0, w.id  -- likewise
-    for no key update of w
-),
-given as materialized (
-    select g.*, p.wakes, coalesce(g.own_queue, p.queue) as queue, coalesce(g.own_priority, p.priority) as priority,
-           f.name as found_name, f.version as found_version, f.mine, s.ended_at
+-- The answer has a row for each child whose parent is held: whether it is started, and if just now, the parent's count of wakes;
+-- and otherwise which workflow has the id, or that the position is taken (by a former owner's record, after this one had read
+-- the history). A row that says none of it is to be asked for again: somebody else has committed a workflow with that id while
+-- this statement waited for it.
+-- Locks: as `start_children`; but nothing where all is there already, so that a repeat has nothing to commit.
+with asked as materialized (
+    select g.*, f.name as found_name, f.version as found_version, f.mine, s.ended_at,
+           f.name is null and s.ended_at is null as is_new
     from (
         select unnest($5::integer[]) as parent_n, unnest($6::smallint[]) as parent_bucket, unnest($7::text[]) as parent,
                unnest($8::text[]) as lane, unnest($9::integer[]) as seq, unnest($10::smallint[]) as bucket,
@@ -28,7 +17,6 @@ given as materialized (
                unnest($16::bigint[]) as delay_ms, unnest($17::text[]) as input, unnest($18::boolean[]) as detached,
                unnest($19::text[]) as output, generate_subscripts($5, 1) as n
     ) g
-    join parents p on p.n = g.parent_n
     left join lateral (
         -- offset 0 keeps these looks by the key
         select w.name, w.version,
@@ -45,30 +33,54 @@ given as materialized (
         offset 0
     ) s on true
 ),
+parents as materialized (
+    select p.n, w.wakes, w.queue, w.priority
+    from (
+        select unnest($2::smallint[]) as bucket, unnest($3::text[]) as id, unnest($4::integer[]) as claims,
+               generate_subscripts($2, 1) as n
+    ) p
+    -- any, so that nobody walks the key for being in order; see PLANS in store/link.rs
+    join durable.workflow w
+        on w.bucket = any (array[p.bucket]) and w.id = p.id and w.owner is not distinct from $1 and w.claims = p.claims
+    where p.n = any (array(select a.parent_n from asked a where a.is_new))
+    order by w.bucket + 0, w.id  -- likewise
+    for no key update of w
+),
 born as (
     insert into durable.workflow (bucket, id, name, version, queue, priority, status, due_at, input)
-    select g.bucket, g.id, g.name, g.version, g.queue, g.priority, 'queued',
-           durable.now() + g.delay_ms * interval '1 millisecond', g.input::json
-    from given g
-    where g.found_name is null and g.ended_at is null
+    select a.bucket, a.id, a.name, a.version, coalesce(a.own_queue, p.queue), coalesce(a.own_priority, p.priority), 'queued',
+           durable.now() + a.delay_ms * interval '1 millisecond', a.input::json
+    from asked a
+    join parents p on p.n = a.parent_n
+    where a.is_new
     on conflict (bucket, id) do nothing
     returning bucket, id
 ),
 noted as (
     insert into durable.child (bucket, id, parent_bucket, parent, lane, seq, detached)
-    select g.bucket, g.id, g.parent_bucket, g.parent, g.lane, g.seq, g.detached
+    select a.bucket, a.id, a.parent_bucket, a.parent, a.lane, a.seq, a.detached
     from born b
-    join given g on g.bucket = b.bucket and g.id = b.id
+    join asked a on a.bucket = b.bucket and a.id = b.id
 ),
 recorded as (
     insert into durable.step (bucket, workflow_id, lane, seq, kind, name, output, started_at)
-    select g.parent_bucket, g.parent, g.lane, g.seq, 'start', g.name, g.output::json, durable.now()
+    select a.parent_bucket, a.parent, a.lane, a.seq, 'start', a.name, a.output::json, durable.now()
     from born b
-    join given g on g.bucket = b.bucket and g.id = b.id
+    join asked a on a.bucket = b.bucket and a.id = b.id
 )
-select g.n, g.wakes, g.found_name, g.found_version,
-       b.id is not null or (g.mine and g.ended_at is not null) is true as started,
-       g.ended_at is not null and g.mine is not true as overtaken,
-       coalesce(g.ended_at, durable.now()) as now
-from given g
-left join born b on b.bucket = g.bucket and b.id = g.id
+select a.n, case when b.id is not null then p.wakes end as wakes, a.found_name, a.found_version,
+       b.id is not null or (a.mine and a.ended_at is not null) is true as started,
+       a.ended_at is not null and a.mine is not true as overtaken,
+       coalesce(a.ended_at, durable.now()) as now
+from asked a
+left join parents p on p.n = a.parent_n
+left join born b on b.bucket = a.bucket and b.id = a.id
+where case
+    when a.is_new then p.n is not null
+    else exists (
+        select from durable.workflow w
+        where w.bucket = a.parent_bucket and w.id = a.parent and w.owner is not distinct from $1
+          and w.claims = ($4::integer[])[a.parent_n]
+        offset 0
+    )
+end
