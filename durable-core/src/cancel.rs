@@ -10,7 +10,7 @@ use crate::client::Client;
 use crate::error::{Error, ErrorKind};
 use crate::id::{Id, OwnerId};
 use crate::status::Status;
-use crate::store::cancel as store;
+use crate::store::cancel::{self as store, Cancelled};
 use crate::store::link::{Backoff, call};
 use crate::wake::Word;
 
@@ -23,6 +23,10 @@ use crate::wake::Word;
 /// heartbeat (a third of the lease) at most, or until that worker's lease has ended: once it answers `Ok`,
 /// no step of the workflow begins any more. A transactional step under way either had committed, or never
 /// will.
+///
+/// The same goes for the children that the workflow has started, and theirs, but for
+/// [`detached`](crate::ChildStart::detached) ones: they are cancelled in the same act. If the workflow is a child itself, its
+/// parent gets that as the child's failure.
 ///
 /// With [`in_tx`](Cancel::in_tx) the caller's commit decides, and nothing waits: a plain step may still begin
 /// within a heartbeat of it.
@@ -61,7 +65,11 @@ impl<'a> Cancel<'a> {
 
 async fn cancel_in(tx: &mut PgConnection, client: &Client, id: &Id, act: &str) -> Result<(), Error> {
     let named = |e: sqlx::Error| Error::database(act, &e);
-    if store::cancel(tx, &client.sql, id).await.map_err(named)?.is_some() {
+    let reached = store::cancel(tx, &client.sql, id).await.map_err(named)?;
+    if let Some(own) = reached.iter().find(|own| own.id == *id && own.now) {
+        if let Some((_, queue)) = &own.parent {
+            client.due_soon(queue, None);
+        }
         return Ok(());
     }
     let standing = store::stopping(tx, &client.sql, id).await.map_err(named)?;
@@ -70,22 +78,40 @@ async fn cancel_in(tx: &mut PgConnection, client: &Client, id: &Id, act: &str) -
 
 async fn cancel_alone(client: &Arc<Client>, id: &Id, act: &str) -> Result<(), Error> {
     let mut backoff = Backoff::for_callers();
-    loop {
+    let reached = loop {
         match call!(client.links, act, connection => store::cancel(connection, &client.sql, id)) {
-            // Nobody ran it: nothing can begin.
-            Ok(Some(None)) => break,
-            Ok(Some(Some(owner))) => {
-                stop(client, id, owner);
-                return wait_until_stopped(client, id, act).await;
-            }
-            // It has ended, or an earlier try of this very call has cancelled it.
-            Ok(None) => return wait_until_stopped(client, id, act).await,
+            Ok(reached) => break reached,
             Err(error) if backoff.again(&error).await => {}
             Err(error) => return Err(error),
         }
+    };
+    for Cancelled { id, now, stopping, parent } in &reached {
+        match stopping {
+            Some(owner) => stop(client, id, *owner),
+            // Nobody ran it: nothing can begin.
+            None if *now => cancelled(client, id),
+            None => {}
+        }
+        if let Some((parent, queue)) = parent {
+            wake_parent(client, parent, queue);
+        }
     }
-    cancelled(client, id);
+    if !reached.iter().any(|own| own.id == *id) {
+        // It has ended, or an earlier try of this very call has cancelled it.
+        wait_until_stopped(client, id, act).await?;
+    }
+    for Cancelled { id, .. } in reached.iter().filter(|reached| reached.stopping.is_some()) {
+        wait_until_stopped(client, id, act).await?;
+    }
     Ok(())
+}
+
+/// A child was cancelled: tell whoever runs its parent, or may take it up.
+fn wake_parent(client: &Client, parent: &Id, queue: &str) {
+    client.due(queue, None);
+    if !client.engine().is_some_and(|engine| engine.poke(parent)) {
+        client.wake.tell_others(Word::Message(parent.digest()));
+    }
 }
 
 /// Have the worker stop it, here or elsewhere.

@@ -34,6 +34,8 @@ pub struct Failure {
     #[serde(default, skip_serializing_if = "is_zero")]
     attempts: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    child: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     data: Option<Value>,
 }
 
@@ -56,6 +58,10 @@ pub enum FailureKind {
     Mismatch,
     /// The workflow lost too many workers. It is blocked.
     Poison,
+    /// A child was cancelled; [`Failure::child`] says which.
+    Cancelled,
+    /// A child could not be started, because its id belongs to another workflow.
+    Conflict,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
@@ -67,7 +73,7 @@ impl Failure {
     pub(crate) fn new(kind: FailureKind, message: impl Into<String>) -> Self {
         let mut message = message.into();
         cut(&mut message);
-        Self { kind, terminal: false, messages: vec![message], step: None, attempts: 0, data: None }
+        Self { kind, terminal: false, messages: vec![message], step: None, attempts: 0, child: None, data: None }
     }
 
     /// Read an error the way it is recorded.
@@ -100,6 +106,7 @@ impl Failure {
         self.terminal |= inner.terminal;
         self.step.clone_from(&inner.step);
         self.attempts = inner.attempts;
+        self.child.clone_from(&inner.child);
         self.data = self.data.take().or_else(|| inner.data.clone());
     }
 
@@ -111,6 +118,12 @@ impl Failure {
     pub(crate) fn of_step(mut self, step: &str, attempts: u32) -> Self {
         self.step = Some(step.to_owned());
         self.attempts = attempts;
+        self
+    }
+
+    /// As the parent of the child that failed so gets it.
+    pub(crate) fn of_child(mut self, id: &str) -> Self {
+        self.child = Some(id.to_owned());
         self
     }
 
@@ -148,6 +161,12 @@ impl Failure {
         self.attempts
     }
 
+    /// The id of the child workflow that failed or was cancelled, if it was one. What else this tells is then what the child
+    /// failed with: its kind, its messages, the step of the child, its data.
+    pub fn child(&self) -> Option<&str> {
+        self.child.as_deref()
+    }
+
     /// The data that the error carried ([`StepError::with_data`]), if it has the shape of `T`.
     pub fn data<T: DeserializeOwned>(&self) -> Option<T> {
         self.data.clone().and_then(|data| serde_json::from_value(data).ok())
@@ -156,6 +175,9 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(child) = &self.child {
+            write!(f, "child {child:?} failed: ")?;
+        }
         if let Some(step) = &self.step {
             write!(f, "step {step:?} failed")?;
             if self.attempts > 1 {

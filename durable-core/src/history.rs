@@ -25,6 +25,10 @@ pub(crate) enum Kind {
     Race,
     /// An undo step that was registered. What it came to stands in the lane below.
     Undo,
+    /// The start of a child.
+    Start,
+    /// The end of a child, as its parent learned it.
+    Child,
 }
 
 impl Kind {
@@ -36,12 +40,23 @@ impl Kind {
             Kind::Receive => "receive",
             Kind::Race => "race",
             Kind::Undo => "undo",
+            Kind::Start => "start",
+            Kind::Child => "child",
         }
     }
 
     /// The kind in the database; `None` when a newer version wrote it.
     pub(crate) fn parse(word: &str) -> Option<Self> {
-        const ALL: [Kind; 6] = [Kind::Step, Kind::Transaction, Kind::Sleep, Kind::Receive, Kind::Race, Kind::Undo];
+        const ALL: [Kind; 8] = [
+            Kind::Step,
+            Kind::Transaction,
+            Kind::Sleep,
+            Kind::Receive,
+            Kind::Race,
+            Kind::Undo,
+            Kind::Start,
+            Kind::Child,
+        ];
         ALL.into_iter().find(|kind| kind.as_str() == word)
     }
 
@@ -102,6 +117,7 @@ pub(crate) enum WaitKind {
     Sleep,
     Receive,
     Retry,
+    Child,
 }
 
 impl WaitKind {
@@ -110,6 +126,7 @@ impl WaitKind {
             WaitKind::Sleep => "sleep",
             WaitKind::Receive => "receive",
             WaitKind::Retry => "retry",
+            WaitKind::Child => "child",
         }
     }
 }

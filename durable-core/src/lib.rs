@@ -105,13 +105,16 @@ mod workflow;
 
 pub use cancel::Cancel;
 pub use client::{Builder, Durable, migrate};
-pub use ctx::Ctx;
 pub use ctx::branch::{Branch, FanOut};
+pub use ctx::child::result::{ChildResult, NextChild};
+pub use ctx::child::start::{ChildRun, ChildStart};
+pub use ctx::child::{Child, Children};
 pub use ctx::race::Race;
 pub use ctx::receive::{Receive, ReceiveTimeout};
 pub use ctx::run::StepRun;
 pub use ctx::sleep::Sleep;
 pub use ctx::undo::Undo;
+pub use ctx::{Ctx, Runnable};
 pub use error::{Error, ErrorKind};
 pub use failure::{Failure, FailureKind, StepError, retry_after, terminal};
 pub use fork::Fork;

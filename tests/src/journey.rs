@@ -29,7 +29,7 @@ pub struct Outside(pub PgPool);
 
 /// Everything that a worker of these tests runs.
 pub fn register(builder: Builder, outside: PgPool) -> Builder {
-    builder
+    crate::family::register(builder)
         .short_wait(SHORT_WAIT)
         .state(Outside(outside))
         .register(journey)

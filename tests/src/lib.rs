@@ -3,7 +3,7 @@
 //! `db` makes databases and workers, `effects` counts what step bodies did in append-only tables without
 //! unique constraints, `gate` holds a body where a test wants it, `kit` has steps that are watched and held,
 //! `island` is a worker that can be taken away, `soon` bounds the wait for a result, `wire` counts what connections say.
-//! For the tests of crashes, `journey` has the workflows, and `crowd` those that run in great number, `victim` the
+//! For the tests of crashes, `journey` has the workflows, `family` those with children, and `crowd` those that run in great number, `victim` the
 //! processes, `checker` what must be true afterwards. The tests themselves are in `tests/it`, the processes that they
 //! kill in `bin`.
 
@@ -11,6 +11,7 @@ pub mod checker;
 pub mod crowd;
 pub mod db;
 pub mod effects;
+pub mod family;
 pub mod gate;
 pub mod island;
 pub mod journey;

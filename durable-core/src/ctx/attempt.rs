@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, oneshot};
 
+use super::child::awaited::Awaited;
 use super::looks::Looks;
 use super::race;
 use super::recall::{ReadOrder, Recall, Recalled};
@@ -24,7 +25,8 @@ use crate::history::{FailedAttempt, History, Kind, Mismatch, Page, Record, Store
 use crate::id::{Id, Position};
 use crate::retry::Retry;
 use crate::step::{Arguments, StepBody};
-use crate::store::claim::Claimed;
+use crate::store::child::{ChildEnd, ChildStarted, ChildrenSeen, NewChild};
+use crate::store::claim::{Claimed, Parent};
 use crate::store::commit::WaitRow;
 use crate::store::step::StepRow;
 
@@ -34,6 +36,22 @@ pub(crate) enum Order {
     Receive(ReceiveOrder),
     /// Read a part of the history, and give it to the attempt.
     Read(ReadOrder),
+    StartChild(Box<StartOrder>),
+    /// Look which children have ended, and tell the attempt.
+    LookAtChildren(ChildrenOrder),
+}
+
+/// A child to be started.
+pub(crate) struct StartOrder {
+    pub(crate) attempt: Arc<Attempt>,
+    pub(crate) child: NewChild,
+    pub(crate) reply: oneshot::Sender<ChildStarted>,
+}
+
+/// Children to be looked at.
+pub(crate) struct ChildrenOrder {
+    pub(crate) attempt: Arc<Attempt>,
+    pub(crate) awaited: Vec<Id>,
 }
 
 /// A step to be run.
@@ -131,6 +149,13 @@ pub(crate) struct Waiting {
     pub(crate) waker: Waker,
 }
 
+impl Waiting {
+    /// Without an end of its own.
+    pub(super) fn new(kind: WaitKind, waker: &Waker) -> Self {
+        Self { kind, topic: None, attempts: None, deadline: None, until: None, seen: None, waker: waker.clone() }
+    }
+}
+
 /// What the executor should do about a body that is pending.
 pub(crate) enum Idle {
     /// Poll it again when something wakes it. If it waits for a message, somebody has to look now and then.
@@ -158,6 +183,8 @@ pub(crate) struct Attempt {
     /// What its draws and its first look at the time are made of: its id and when it was started; of a fork, those of the
     /// workflow that its history began with.
     pub(crate) seed: (Id, DateTime<Utc>),
+    /// Whom its end wakes, if it is a child.
+    pub(crate) parent: Option<Parent>,
     short_wait: Duration,
     /// The database's time when the workflow was claimed, and this process's when the answer had come.
     claimed_at: (DateTime<Utc>, Instant),
@@ -189,6 +216,7 @@ struct Inner {
     wakes: i64,
     /// Grows whenever there may be mail; a receive that saw less looks again.
     mail: u64,
+    children: Awaited,
     executor: Option<Waker>,
 }
 
@@ -206,6 +234,7 @@ impl Attempt {
             claims: claimed.claims,
             row_at: claimed.row_at.clone(),
             seed: claimed.seed.clone().unwrap_or_else(|| (claimed.id.clone(), claimed.created_at)),
+            parent: claimed.parent.clone(),
             short_wait,
             claimed_at: (claimed.now, claimed.seen_at),
             clock,
@@ -227,6 +256,7 @@ impl Attempt {
                 leaving: false,
                 wakes: claimed.wakes,
                 mail: u64::from(claimed.wakes > 0),
+                children: Awaited::default(),
                 executor: None,
             }),
         }
@@ -351,7 +381,33 @@ impl Attempt {
     }
 
     pub(crate) fn end_wait(&self, at: &Position) {
-        self.inner().waits.remove(at);
+        let mut inner = self.inner();
+        inner.waits.remove(at);
+        inner.children.end_wait(at);
+    }
+
+    /// A child was started, and the database told the count of wakes.
+    pub(crate) fn child_started(&self, id: &Id, wakes: i64) {
+        let mut inner = self.inner();
+        inner.saw(wakes);
+        inner.children.started(id.clone(), wakes);
+    }
+
+    /// The first of these children that is known to have ended; or wait for one.
+    pub(crate) fn child_end(&self, at: &Position, of: &Arc<[Id]>, waker: &Waker) -> Option<(Id, ChildEnd)> {
+        let mut inner = self.inner();
+        if inner.stop.is_some() {
+            return None;
+        }
+        if let Some(end) = inner.children.take(of) {
+            return Some(end);
+        }
+        let wakes = inner.wakes;
+        inner.children.wait(at, of, wakes);
+        let deadline = inner.children.has_strangers(of).then(|| Instant::now() + STRANGERS_LOOK_AFTER);
+        let waiting = Waiting { deadline, ..Waiting::new(WaitKind::Child, waker) };
+        inner.waits.insert(at.clone(), waiting);
+        None
     }
 
     /// Let an outcome ride along with the workflow's next write, whenever that is.
@@ -374,8 +430,7 @@ impl Attempt {
 
     /// The database told the count of wakes.
     pub(crate) fn saw(&self, wakes: i64) {
-        let mut inner = self.inner();
-        inner.wakes = inner.wakes.max(wakes);
+        self.inner().saw(wakes);
     }
 
     /// When a time of the database comes, on this process's clock: never earlier.
@@ -434,6 +489,19 @@ impl Attempt {
         for wait in inner.waits.values().filter(|w| w.kind == WaitKind::Receive) {
             wait.waker.wake_by_ref();
         }
+        inner.children.doubt();
+        inner.executor.iter().for_each(Waker::wake_by_ref);
+    }
+
+    /// Children were looked at.
+    pub(crate) fn children_looked(&self, at: &[Id], seen: ChildrenSeen) {
+        let mut inner = self.inner();
+        inner.in_flight -= 1;
+        inner.saw(seen.wakes);
+        let served = inner.children.looked(at, seen);
+        served.iter().filter_map(|leaf| inner.waits.get(leaf)).for_each(|wait| wait.waker.wake_by_ref());
+        // Also when none has ended: now it can be suspended.
+        inner.executor.iter().for_each(Waker::wake_by_ref);
     }
 
     /// Take what is to be undone of a body that is gone, the latest first; and whatever it had ordered besides.
@@ -460,6 +528,10 @@ impl Attempt {
         }
         if let Some(from) = inner.recall.begin_reading() {
             inner.ordered.push(Order::Read(ReadOrder { attempt: self.clone(), from }));
+        }
+        if let Some(awaited) = inner.children.begin_look() {
+            inner.in_flight += 1;
+            inner.ordered.push(Order::LookAtChildren(ChildrenOrder { attempt: self.clone(), awaited }));
         }
         let begin = inner.let_out();
         if !begin.is_empty() {
@@ -534,18 +606,33 @@ impl Inner {
     }
 
     fn busy(&self) -> Idle {
-        Idle::Busy { awaits_message: self.waits.values().any(|w| w.kind == WaitKind::Receive) }
+        let wakes_it = |kind| matches!(kind, WaitKind::Receive | WaitKind::Child);
+        Idle::Busy { awaits_message: self.waits.values().any(|w| wakes_it(w.kind)) }
     }
 
     /// The count that nothing may have passed for a suspension to be safe. Of several receives, the one
     /// that looked first decides: a message may have come for it while another one looked.
     fn seen(&self) -> i64 {
-        self.waits.values().filter_map(|w| w.seen).min().unwrap_or(self.wakes)
+        let children = self.children.seen();
+        self.waits.values().filter_map(|w| w.seen).chain(children).min().unwrap_or(self.wakes)
+    }
+
+    /// The database told the count of wakes. Where it has grown, there may be mail for a receive that has not begun yet.
+    fn saw(&mut self, wakes: i64) {
+        if wakes > self.wakes {
+            self.wakes = wakes;
+            self.mail = self.mail.max(1);
+        }
     }
 
     fn wait_rows(&self, now: Instant) -> Vec<WaitRow> {
+        // One child says all there is to say: of a thousand, the others would only make the row large. A deadline is the same
+        // for all of them, about.
+        let children = self.waits.iter().filter(|(_, wait)| wait.kind == WaitKind::Child);
+        let child = children.min_by_key(|(_, wait)| wait.deadline.is_none()).map(|(at, _)| at);
         self.waits
             .iter()
+            .filter(|(at, wait)| wait.kind != WaitKind::Child || Some(*at) == child)
             .map(|(at, wait)| WaitRow {
                 position: at.clone(),
                 kind: wait.kind,
@@ -561,6 +648,9 @@ impl Inner {
             .collect()
     }
 }
+
+/// When to look again at one who will not wake the workflow by its end: the child of a workflow that this one was forked from.
+const STRANGERS_LOOK_AFTER: Duration = Duration::from_secs(5);
 
 /// Usually it is the only one, for which a vector would make room for four.
 fn push<T>(to: &mut Vec<T>, one: T) {

@@ -46,9 +46,9 @@ impl Looks {
 
     /// Whether one is ordered below this position, and waits for its turn.
     pub(super) fn wait_below(at: &Position, orders: &[Order]) -> bool {
-        orders.iter().any(|order| match order {
-            Order::Receive(look) => look.position.is_below(at) && !is_given_up(order),
-            Order::Step(_) | Order::Read(_) => false,
+        orders.iter().any(|order| {
+            let Order::Receive(look) = order else { return false };
+            look.position.is_below(at) && !is_given_up(order)
         })
     }
 

@@ -1,10 +1,11 @@
 //! What a workflow body holds: everything durable that it does begins with `ctx.`.
 //!
 //! `lane` is the order of things, `attempt` what they share with the executor, `recall` and `looks` its parts; `run`, `sleep`,
-//! `receive`, `branch`, `race` and `undo` are the things. Running them is the worker's.
+//! `receive`, `child`, `branch`, `race` and `undo` are the things. Running them is the worker's.
 
 pub(crate) mod attempt;
 pub(crate) mod branch;
+pub(crate) mod child;
 pub(crate) mod lane;
 mod looks;
 pub(crate) mod race;
@@ -26,8 +27,12 @@ use crate::decide::Stop;
 use crate::id::Position;
 use crate::step::Step;
 use crate::topic::Topic;
+use crate::workflow::{Call, OutputOf, Workflow};
 use attempt::Attempt;
 use branch::{Branch, FanOut, LaneFn};
+use child::result::{ChildResult, NextChild};
+use child::start::{ChildRun, ChildStart};
+use child::{Child, Children};
 use lane::{Lane, UnderWay};
 use race::Race;
 use receive::Receive;
@@ -77,10 +82,13 @@ impl Ctx {
         Self { attempt, lane }
     }
 
-    /// Run a step and give its output.
+    /// Run a step, or a child workflow, and give its output.
     ///
-    /// The result can be awaited as it is, or given call-site options first:
-    /// `ctx.run(charge(order)).retry(5).timeout(seconds(10)).await?`.
+    /// What this gives can be awaited as it is, or given call-site options first:
+    /// `ctx.run(charge(order)).retry(5).timeout(seconds(10)).await?` for a step ([`StepRun`]),
+    /// `ctx.run(ship(order)).id("ship-7").await?` for a workflow, which becomes a child of this one ([`ChildRun`]). A child has a
+    /// history, retries and recoveries of its own, any worker may run it, and this workflow is one row meanwhile; to go on
+    /// while it runs, [`start`](Ctx::start) it.
     ///
     /// # Durability
     ///
@@ -94,13 +102,68 @@ impl Ctx {
     /// # Errors
     ///
     /// A [`Failure`](crate::Failure) once the attempts are used up or the error was
-    /// [`terminal`](crate::terminal).
-    pub fn run<T>(&self, step: Step<T>) -> StepRun<'_, T>
+    /// [`terminal`](crate::terminal). For a child those of [`start`](Ctx::start) and of [`result`](Ctx::result).
+    pub fn run<'c, R: Runnable<'c>>(&'c self, what: R) -> R::Running {
+        what.run_in(self)
+    }
+
+    #[doc = include_str!("../../docs/children.md")]
+    pub fn start<W: Workflow>(&self, call: Call<W>) -> ChildStart<'_, W> {
+        let position = self.take(format_args!("a start of child {:?}", W::NAME));
+        ChildStart::new(self.attempt.clone(), UnderWay::new(self.lane.clone()), position, call)
+    }
+
+    /// Wait for a child's end, and give its output.
+    ///
+    /// # Durability
+    ///
+    /// How the child ended is recorded as this call's outcome, so what the body was given stays. While it waits, the workflow
+    /// is one row; the child's end wakes it in the same commit.
+    ///
+    /// # Errors
+    ///
+    /// The child's failure, as a [`Failure`](crate::Failure) whose [`child`](crate::Failure::child) is its id; one of the kind
+    /// [`Cancelled`](crate::FailureKind::Cancelled) if it was cancelled. A blocked child has not ended.
+    pub fn result<T>(&self, child: &Child<T>) -> ChildResult<'_, T>
     where
         T: serde::de::DeserializeOwned + Send + 'static,
     {
-        let position = self.take(format_args!("step {:?}", step.definition.name));
-        StepRun::new(self.attempt.clone(), UnderWay::new(self.lane.clone()), position, step)
+        let position = self.take(format_args!("a wait for child {:?}", child.id()));
+        ChildResult::new(self.attempt.clone(), UnderWay::new(self.lane.clone()), position, child)
+    }
+
+    /// Wait for whichever of these children ends next, take it out of them, and give it with its result; `None` when there is
+    /// none left.
+    ///
+    /// ```
+    /// # use durable::{Children, Ctx, workflow};
+    /// # #[workflow] async fn quote(_ctx: &Ctx, shop: String) -> anyhow::Result<u32> { Ok(shop.len() as u32) }
+    /// #[workflow]
+    /// async fn cheapest(ctx: &Ctx, shops: Vec<String>) -> anyhow::Result<Option<u32>> {
+    ///     let starts = shops.into_iter().map(|shop| ctx.start(quote(shop)));
+    ///     let mut children: Children<u32> = futures::future::try_join_all(starts).await?.into_iter().collect();
+    ///     let mut best = None;
+    ///     while let Some((_shop, price)) = ctx.next(&mut children).await {
+    ///         best = best.min(price.ok()).or(best);
+    ///     }
+    ///     Ok(best)
+    /// }
+    /// ```
+    ///
+    /// # Durability
+    ///
+    /// Which one it was is recorded with its result, so the order is the same on every run: the one in which this workflow
+    /// learned of the ends. Those that it learned at the same time come in the order of their ids.
+    ///
+    /// # Errors
+    ///
+    /// In the result, as for [`result`](Ctx::result).
+    pub fn next<'c, T>(&'c self, children: &'c mut Children<T>) -> NextChild<'c, T>
+    where
+        T: serde::de::DeserializeOwned + Send + 'static,
+    {
+        let position = self.take(format_args!("a wait for the next of {} children", children.len()));
+        NextChild::new(self.attempt.clone(), UnderWay::new(self.lane.clone()), position, children)
     }
 
     /// Register a step that undoes something, should the workflow fail: then what was registered is run in reverse order.
@@ -318,6 +381,42 @@ impl Ctx {
             self.attempt.stop(Stop::Mismatch(mismatch));
             Position { lane: "".into(), seq: -1 }
         })
+    }
+}
+
+/// What [`Ctx::run`] runs: what a `#[step]` or a `#[workflow]` function gives when it is called.
+#[diagnostic::on_unimplemented(
+    message = "a workflow cannot run this",
+    label = "expected what a `#[step]` or `#[workflow]` function gives when it is called"
+)]
+pub trait Runnable<'c> {
+    /// What is to be awaited.
+    type Running: Future;
+
+    #[doc(hidden)]
+    fn run_in(self, ctx: &'c Ctx) -> Self::Running;
+}
+
+impl<'c, T: serde::de::DeserializeOwned + Send + 'static> Runnable<'c> for Step<T> {
+    type Running = StepRun<'c, T>;
+
+    fn run_in(self, ctx: &'c Ctx) -> StepRun<'c, T> {
+        let position = ctx.take(format_args!("step {:?}", self.definition.name));
+        StepRun::new(ctx.attempt.clone(), UnderWay::new(ctx.lane.clone()), position, self)
+    }
+}
+
+impl<'c, W: Workflow> Runnable<'c> for Call<W>
+where
+    OutputOf<W>: serde::de::DeserializeOwned,
+{
+    type Running = ChildRun<'c, W>;
+
+    /// Takes two positions: that of the start, and that of the result.
+    fn run_in(self, ctx: &'c Ctx) -> ChildRun<'c, W> {
+        let start = ctx.start(self);
+        let position = ctx.take(format_args!("a wait for child {:?}", W::NAME));
+        ChildRun::new(start, UnderWay::new(ctx.lane.clone()), position)
     }
 }
 

@@ -26,11 +26,21 @@ pub(crate) struct Claimed {
     pub(crate) created_at: DateTime<Utc>,
     /// The id and the time that its draws and its first look at the time are made of, if they are not its own.
     pub(crate) seed: Option<(Id, DateTime<Utc>)>,
+    /// Whom its end wakes, if it is a child.
+    pub(crate) parent: Option<Parent>,
     /// Where its row stands now, as text of the database's; a hint that the next update makes stale.
     pub(crate) row_at: Option<Arc<str>>,
     /// The database's time, and this process's when the answer had come: never later than the truth.
     pub(crate) now: DateTime<Utc>,
     pub(crate) seen_at: Instant,
+}
+
+/// The workflow whose body has started a child.
+#[derive(Clone, Debug)]
+pub(crate) struct Parent {
+    pub(crate) id: Id,
+    /// Its queue; `None` when it is there no more.
+    pub(crate) queue: Option<String>,
 }
 
 impl Claimed {
@@ -71,6 +81,7 @@ pub(crate) async fn claim(
                 claims: row.try_get("claims")?,
                 created_at: row.try_get("created_at")?,
                 seed: seed(row.try_get("seed")?)?,
+                parent: parent(row.try_get("parent")?)?,
                 row_at: row_at(row)?,
                 now: row.try_get("now")?,
                 seen_at,
@@ -88,6 +99,12 @@ pub(super) fn row_at(row: &PgRow) -> Result<Option<Arc<str>>, sqlx::Error> {
 fn seed(json: Option<&str>) -> Result<Option<(Id, DateTime<Utc>)>, sqlx::Error> {
     let seed: Option<(String, DateTime<Utc>)> = json.map(decode).transpose()?;
     Ok(seed.map(|(id, created_at)| (Id::trusted(&id), created_at)))
+}
+
+/// Whom a child's end wakes.
+fn parent(json: Option<&str>) -> Result<Option<Parent>, sqlx::Error> {
+    let parent: Option<(String, Option<String>)> = json.map(decode).transpose()?;
+    Ok(parent.map(|(id, queue)| Parent { id: Id::trusted(&id), queue }))
 }
 
 /// Records and bytes of a whole claim batch. Ordinary workflows get all they have; where many are claimed at

@@ -29,6 +29,8 @@ pub(crate) struct WorkflowRow {
     pub(crate) waits: Option<String>,
     pub(crate) output: Option<String>,
     pub(crate) failure: Option<String>,
+    /// Whom it wakes by ending, if it is a child that ends. Such a row is `commit_apart`'s.
+    pub(crate) parent: Option<Id>,
 }
 
 impl WorkflowRow {
@@ -105,6 +107,8 @@ pub(crate) struct Apart {
     /// The places of the rows that did not become what was given, in order, each with its count of wakes if it is
     /// still held.
     pub(crate) refused: Vec<(usize, Option<i64>)>,
+    /// The places of the rows whose parents were woken and run just now.
+    pub(crate) parent_runs: Vec<usize>,
 }
 
 /// Commit outcomes of steps, and what becomes of rows. Both have to be given in key order, which is the order in which
@@ -172,7 +176,8 @@ fn places(numbers: Option<Vec<i64>>) -> Vec<usize> {
     numbers.into_iter().flatten().map(|n| usize::try_from(n - 1).unwrap_or_default()).collect()
 }
 
-/// Commit what can be committed, and say of the rest what it is.
+/// Commit what can be committed, and say of the rest what it is. Rows of children wake their parents; no parent may have a row
+/// of its own here.
 pub(crate) async fn commit_apart(
     connection: &mut PgConnection,
     sql: &Sql,
@@ -180,11 +185,18 @@ pub(crate) async fn commit_apart(
     steps: &[&StepRow],
     rows: &[&WorkflowRow],
 ) -> Result<Apart, sqlx::Error> {
-    let answer = bind(query(&sql.commit_apart), owner, steps, rows).fetch_one(connection).await?;
+    let any = rows.iter().any(|row| row.parent.is_some());
+    let parents: Vec<Option<&Id>> = if any { rows.iter().map(|row| row.parent.as_ref()).collect() } else { Vec::new() };
+    let answer = bind(query(&sql.commit_apart), owner, steps, rows)
+        .bind(parents.iter().map(|parent| parent.map(Id::bucket)).collect::<Vec<_>>())
+        .bind(parents.iter().map(|parent| parent.map(Id::as_str)).collect::<Vec<_>>())
+        .fetch_one(connection)
+        .await?;
     let wakes: Option<Vec<Option<i64>>> = answer.try_get("wakes")?;
     Ok(Apart {
         missing: places(answer.try_get("missing")?),
         refused: places(answer.try_get("refused")?).into_iter().zip(wakes.unwrap_or_default()).collect(),
+        parent_runs: places(answer.try_get("parent_runs")?),
     })
 }
 

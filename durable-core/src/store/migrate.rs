@@ -19,6 +19,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 2, name: "from_sql", text: include_str!("../../migrations/0002_from_sql.sql") },
     Migration { version: 3, name: "fork", text: include_str!("../../migrations/0003_fork.sql") },
     Migration { version: 4, name: "listing", text: include_str!("../../migrations/0004_listing.sql") },
+    Migration { version: 5, name: "child", text: include_str!("../../migrations/0005_child.sql") },
 ];
 
 const ACT: &str = "migrate the database";

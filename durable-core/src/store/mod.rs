@@ -5,6 +5,7 @@
 //! them a connection and a deadline, and names the act in the error.
 
 pub(crate) mod cancel;
+pub(crate) mod child;
 pub(crate) mod claim;
 #[cfg(feature = "testing")]
 pub(crate) mod clock;

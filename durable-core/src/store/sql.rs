@@ -33,10 +33,10 @@ macro_rules! statements {
 }
 
 statements! {
-    applied apply cancel claim commit commit_apart counts fence fenced fork hand_back heartbeat hint history input inspect let_go
+    applied apply cancel claim commit commit_apart counts ended_children fence fenced fork hand_back heartbeat hint history input inspect let_go
     list_newest list_oldest mark_stands migrate_lock migrated migrations owned ping reap receive record recorded register release resume send settle
     server silence
-    start start_all start_new steps steps_after stopped stopping transact unknown
+    start start_all start_children start_children_apart start_new steps steps_after stopped stopping transact unknown
 }
 
 /// A text of ours for another schema: objects are written `durable.x`, the schema itself only where it is made.

@@ -10,7 +10,7 @@ use super::lease::{Lease, LeaseView};
 use crate::clock::DatabaseClock;
 use crate::error::Error;
 use crate::group::{Group, Item, Writer};
-use crate::id::OwnerId;
+use crate::id::{Id, OwnerId};
 use crate::sabotage::{Sabotage, sabotaged};
 use crate::status::Status;
 use crate::store::commit::{Apart, Committed, WorkflowRow, commit, commit_apart, settle};
@@ -20,8 +20,8 @@ use crate::store::step::{StepRow, record};
 /// Writers of ordinary items. Two keep the server busy while one statement's answers are carried out.
 const WRITERS: usize = 2;
 
-/// Connections of the committer: one for each writer, and one for what is large.
-pub(super) const LINKS: usize = WRITERS + 1;
+/// Connections of the committer: one for each writer, one for what is large, and one for ends of children.
+pub(super) const LINKS: usize = WRITERS + 2;
 
 /// From here on an item has a writer of its own kind, so that the many small ones do not wait while the server parses
 /// and stores megabytes.
@@ -45,10 +45,12 @@ pub(super) struct Written {
     /// All outcomes stand.
     pub(super) steps: bool,
     pub(super) row: Became,
+    /// The parent that the end of a child has woken runs just now, somewhere.
+    pub(super) parent_runs: bool,
 }
 
 impl Written {
-    const ALL: Self = Self { steps: true, row: Became::Done };
+    const ALL: Self = Self { steps: true, row: Became::Done, parent_runs: false };
 }
 
 /// What came of a change of a workflow's row.
@@ -62,6 +64,13 @@ pub(super) enum Became {
     Held(i64),
     /// It has another owner or claim, or none.
     Lost,
+}
+
+impl Write {
+    /// Whom it wakes: the parent of a child that ends.
+    fn parent(&self) -> Option<&Id> {
+        self.row.as_ref().and_then(|row| row.parent.as_ref())
+    }
 }
 
 impl Item for Write {
@@ -80,20 +89,27 @@ impl Item for Write {
 pub(crate) struct Committer {
     ordinary: Vec<Group<Write>>,
     large: Group<Write>,
+    /// Ends of children wake others, which takes another statement; so they go apart, and what has no parent pays nothing for
+    /// it.
+    children: Group<Write>,
 }
 
 impl Committer {
     pub(super) fn new(links: &Arc<Links>, owner: OwnerId, lease: &Lease, clock: &Arc<DatabaseClock>) -> Self {
         let group = || Group::new(Statement { links: links.clone(), owner, lease: lease.view(), clock: clock.clone() });
-        Self { ordinary: std::iter::repeat_with(group).take(WRITERS).collect(), large: group() }
+        Self { ordinary: std::iter::repeat_with(group).take(WRITERS).collect(), large: group(), children: group() }
     }
 
     /// Write what one workflow has come to. `None` when the incarnation is over, and with it the right to write.
     pub(super) async fn write(&self, write: Write) -> Result<Option<(Write, Written)>, Error> {
         let id = write.row.as_ref().map(|row| &row.id).or_else(|| write.steps.first().map(|step| &step.id));
-        let Some(id) = id else { return Ok(Some((write, Written { steps: true, row: Became::Done }))) };
+        let Some(id) = id else { return Ok(Some((write, Written::ALL))) };
         let place = usize::try_from(id.bucket()).unwrap_or_default() % WRITERS;
-        let group = if write.bytes() >= LARGE { &self.large } else { &self.ordinary[place] };
+        let group = match (write.parent(), write.bytes()) {
+            (Some(_), _) => &self.children,
+            (None, LARGE..) => &self.large,
+            (None, _) => &self.ordinary[place],
+        };
         group.write(write).await
     }
 }
@@ -135,6 +151,9 @@ impl Statement {
 
     /// One try. It may be repeated: what it wrote before then stands already.
     async fn once(&self, items: &[Write]) -> Result<Vec<Written>, Error> {
+        if items.iter().any(|write| write.parent().is_some()) {
+            return self.ends_of_children(items).await;
+        }
         if let [write] = items
             && self.alone(write).await?
         {
@@ -163,6 +182,22 @@ impl Statement {
         Ok(answers)
     }
 
+    /// Ends of children, each with the wake-up of its parent in the same act.
+    async fn ends_of_children(&self, items: &[Write]) -> Result<Vec<Written>, Error> {
+        let mut answers = vec![Written::ALL; items.len()];
+        let mut left: Vec<usize> = (0..items.len()).collect();
+        while !left.is_empty() {
+            let (now, later) = apart_from_parents(items, left);
+            let batch = Batch::of(items, |n| now.binary_search(&n).is_ok());
+            let (steps, rows) = (batch.steps(), batch.rows());
+            let apart = call!(self.links, "commit the ends of children", connection =>
+                commit_apart(connection, &self.links.sql, self.owner, &steps, &rows))?;
+            batch.answer(&mut answers, &apart);
+            left = later;
+        }
+        Ok(answers)
+    }
+
     /// A step and an end that come alone have plainer statements, and nearly always all is said with them: whether it is.
     async fn alone(&self, write: &Write) -> Result<bool, Error> {
         let (sql, owner) = (&self.links.sql, self.owner);
@@ -178,6 +213,21 @@ impl Statement {
         now.inspect(|now| self.clock.hear(*now, std::time::Instant::now()));
         Ok(now.is_some())
     }
+}
+
+/// One statement changes a row once. So where a parent ends at the same time as its child, one of them goes into the next:
+/// the items for this statement, and those for later.
+fn apart_from_parents(items: &[Write], left: Vec<usize>) -> (Vec<usize>, Vec<usize>) {
+    let (mut ids, mut parents) = (HashSet::new(), HashSet::new());
+    left.into_iter().partition(|n| {
+        let Some(row) = items[*n].row.as_deref() else { return true };
+        let free = !parents.contains(&row.id) && row.parent.as_ref().is_none_or(|parent| !ids.contains(parent));
+        if free {
+            ids.insert(&row.id);
+            parents.extend(&row.parent);
+        }
+        free
+    })
 }
 
 /// Items in the order of their keys, each with the number of the item that it belongs to.
@@ -212,6 +262,9 @@ impl<'i> Batch<'i> {
         }
         for (refused, wakes) in &apart.refused {
             answers[self.rows[*refused].1].row = wakes.map_or(Became::Lost, Became::Held);
+        }
+        for runs in &apart.parent_runs {
+            answers[self.rows[*runs].1].parent_runs = true;
         }
     }
 }

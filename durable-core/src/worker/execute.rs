@@ -191,10 +191,11 @@ impl Engine {
             waits: Some(waits_json(waits)),
             output: None,
             failure: None,
+            parent: None,
         };
         let write = Write { steps: attempt.take_unwritten(), row: Some(Box::new(row)) };
         match self.committer.write(write).await {
-            Ok(Some((_, Written { steps: true, row }))) => Ok(row),
+            Ok(Some((_, Written { steps: true, row, .. }))) => Ok(row),
             Ok(Some((_, Written { row: Became::Lost, .. }))) => Ok(Became::Lost),
             Ok(Some((write, Written { row, .. }))) => {
                 self.look_at_outcomes(attempt, &write.steps).await?;
@@ -243,6 +244,7 @@ impl Engine {
             waits: None,
             output: end.output,
             failure: end.failure,
+            parent: attempt.parent.as_ref().filter(|_| end_status.is_final()).map(|parent| parent.id.clone()),
         };
         let mut write = Write { steps: attempt.take_unwritten(), row: Some(Box::new(row)) };
         loop {
@@ -254,6 +256,9 @@ impl Engine {
                     return None;
                 }
             };
+            if !matches!(written.row, Became::Held(_)) {
+                self.child_ended(attempt, written.parent_runs);
+            }
             match written.row {
                 Became::Done => {
                     if end_status == Status::Blocked {

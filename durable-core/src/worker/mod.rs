@@ -2,11 +2,12 @@
 //!
 //! `lease` holds the lease, `poll` claims, `execute` runs one attempt, `orders` begins what its body orders, `drive` and
 //! `transaction` run its steps, `committer` records them, `read` reads histories on, `takeover` gives back what dead workers
-//! left. A worker lives through incarnations:
+//! left, `children` starts children and looks at them. A worker lives through incarnations:
 //! when it was fenced, or the server was replaced, it drops all that it holds in memory and begins again under a new owner
 //! id.
 
 pub(crate) mod committer;
+mod children;
 mod drive;
 mod execute;
 mod lease;
@@ -40,6 +41,7 @@ use crate::store::sql::Sql;
 use crate::store::{lease as lease_store, step};
 use crate::wake::{Wake, Word};
 use crate::workflow::Registry;
+use children::Offspring;
 use committer::Committer;
 use lease::{Heart, Lease};
 use local::Local;
@@ -78,6 +80,7 @@ pub(crate) struct Engine {
     commits: Arc<Links>,
     committer: Committer,
     receiver: Receiver,
+    offspring: Offspring,
     clock: Arc<DatabaseClock>,
     lease: Lease,
     local: Local,
@@ -108,6 +111,7 @@ impl Engine {
             plan: plan.clone(),
             claims: links("claims", Commits::Asynchronous, 1),
             receiver: Receiver::new(&writes, owner, &lease),
+            offspring: Offspring::new(&writes, owner, &lease),
             writes,
             transactions: links("transactions", Commits::AsTheApplication, TRANSACTION_LINKS),
             committer: Committer::new(&commits, owner, &lease, &clock),

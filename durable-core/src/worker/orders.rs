@@ -31,6 +31,10 @@ impl Engine {
                 Order::Step(order) => drop(self.runtime.spawn(step(engine, order))),
                 Order::Receive(order) => drop(self.runtime.spawn(async move { engine.look(order).await })),
                 Order::Read(order) => drop(self.runtime.spawn(async move { engine.read_on(order).await })),
+                Order::StartChild(order) => drop(self.runtime.spawn(async move { engine.start_child(*order).await })),
+                Order::LookAtChildren(order) => {
+                    drop(self.runtime.spawn(async move { engine.look_at_children(order).await }));
+                }
             }
         }
     }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
 /// Those that grow with the work.
-const HOT: [&str; 3] = ["workflow", "step", "message"];
+const HOT: [&str; 4] = ["workflow", "step", "message", "child"];
 
 /// Rows in a batch.
 const BATCH: usize = 500;
@@ -45,19 +45,22 @@ const SOME_AGE: &str = "
     select n % 64, 'w-' || n, 1, 'decision', 'k', null, now(), case when n % 50 > 0 then now() end
     from generate_series(1, 20000) n;
 
-    analyze durable.workflow; analyze durable.step; analyze durable.message; analyze durable.worker;
+    insert into durable.child (bucket, id, parent_bucket, parent, lane, seq, detached)
+    select n % 64, 'w-' || n, n / 10 % 64, 'w-' || n / 10, '', n % 10, false from generate_series(1, 20000) n;
+
+    analyze durable.child; analyze durable.workflow; analyze durable.step; analyze durable.message; analyze durable.worker;
 ";
 
 /// The parameters of each statement, in order, as `parameter` knows them.
 const PARAMETERS: &[(&str, &str)] = &[
     ("applied", ""),
     ("apply", "integer text"),
-    ("cancel", "bucket id"),
+    ("cancel", "id"),
     ("claim", "owner queue names versions limit"),
     (
         "commit_apart",
         "owner buckets ids integers lanes integers texts texts jsons jsons jsons jsons times bigints \
-         buckets ids integers texts bigints waits jsons jsons",
+         buckets ids integers texts bigints waits jsons jsons buckets ids",
     ),
     (
         "commit",
@@ -66,6 +69,7 @@ const PARAMETERS: &[(&str, &str)] = &[
     ),
     ("counts", ""),
     ("settle", "owner bucket id integer lane integer text text json json json json time ms text json json"),
+    ("ended_children", "owner buckets ids integers integers buckets ids bigint"),
     ("fence", "limit"),
     ("fenced", "owner"),
     ("fork", "bucket id integer bucket id integer text json integers jsons"),
@@ -95,6 +99,16 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("silence", "ids"),
     ("start", "buckets ids texts integers texts buckets bigints jsons owners integers integers"),
     ("start_all", "owner buckets ids texts integers texts buckets bigints jsons flags"),
+    (
+        "start_children",
+        "owner buckets ids integers integers buckets ids lanes integers buckets ids texts integers texts buckets bigints \
+         jsons flags jsons",
+    ),
+    (
+        "start_children_apart",
+        "owner buckets ids integers integers buckets ids lanes integers buckets ids texts integers texts buckets bigints \
+         jsons flags jsons",
+    ),
     ("start_new", "owner buckets ids texts integers texts buckets bigints jsons flags"),
     ("steps", "bucket id"),
     ("steps_after", "bucket id lane integer limit limit"),
@@ -248,7 +262,7 @@ const LISTS: &[&str] = &["list_newest", "list_oldest"];
 const FOR_PEOPLE: &[&str] = &["list_newest", "list_oldest", "counts"];
 
 /// Statements that run on connections which the application has set up.
-const ON_THE_APPLICATIONS: &[&str] = &["start", "fork", "send", "transact", "mark_stands"];
+const ON_THE_APPLICATIONS: &[&str] = &["start", "fork", "cancel", "send", "transact", "mark_stands"];
 
 /// Plan every statement as a planner does, and say which read a hot table from end to end.
 async fn full_reads(connection: &mut PgConnection, planner: &Planner) -> Result<Vec<String>> {
@@ -352,6 +366,10 @@ async fn no_function_scans_a_hot_table() -> Result<()> {
         for again in ["new", "old"] {
             run(&mut tx, format!("select durable.start('name', id => 'from-sql-{call}') as {again}")).await?;
             run(&mut tx, format!("select durable.send('from-sql-{call}', 'topic', '1', 'key') as {again}")).await?;
+        }
+        // One with children, one that is a child, one of both.
+        for id in ["w-9", "w-1901", &format!("from-sql-{call}")] {
+            run(&mut tx, format!("select durable.cancel('{id}')")).await?;
         }
         let full_reads: i64 = sqlx::query_scalar(FULL_READS).fetch_one(&mut *tx).await?;
         assert_eq!(full_reads, before, "at call {call}");

@@ -1,8 +1,5 @@
--- Decide that a workflow is cancelled, unless it has ended. The worker that runs it is noted, so that the
--- caller can wait until it has stopped.
--- Locks: the workflow row.
-update durable.workflow w
-set status = 'cancelled', stopping = w.owner, owner = null, due_at = null, waits = null,
-    wakes = w.wakes + 1, finished_at = durable.now()
-where w.bucket = $1 and w.id = $2 and w.status in ('queued', 'running', 'suspended', 'blocked')
-returning w.stopping
+-- Decide that a workflow is cancelled, unless it has ended, and with it its children that are not detached; see
+-- `durable.cancel` in `0005_child.sql`. The workers that run them are told, so that the caller can wait until they have stopped.
+-- Locks: the workflow rows, and that of a parent which waits for the first of them, in key order.
+select c.id, c.cancelled, c.stopping, c.parent, c.parent_queue
+from durable.cancel($1) as c

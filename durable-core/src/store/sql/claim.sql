@@ -56,4 +56,7 @@ where w.bucket = any (array[p.bucket]) and w.id = p.id
 returning w.id, w.name, w.version, w.input::text as input, w.waits::text as waits, w.wakes, w.claims,
           w.created_at, durable.now() as now, w.ctid::text as row_at,
           (select json_build_array(f.seed_id, f.seed_at)::text
-           from durable.fork f where f.bucket = w.bucket and f.id = w.id offset 0) as seed
+           from durable.fork f where f.bucket = w.bucket and f.id = w.id offset 0) as seed,
+          (select json_build_array(c.parent, (select p.queue from durable.workflow p
+                                              where p.bucket = c.parent_bucket and p.id = c.parent offset 0))::text
+           from durable.child c where c.bucket = w.bucket and c.id = w.id offset 0) as parent

@@ -3,9 +3,30 @@
 -- An outcome stands if it is written here, or if the very same was written before: by a statement whose reply was lost,
 -- or by `commit` a moment ago. A row becomes what is given for it only if all outcomes given for its workflow stand, and,
 -- where `seen` is given, if nothing woke it since.
--- The answer is one row: what does not stand and what did not become, by number.
--- Locks: as `commit`.
-with given as (
+-- What ends may be a child: then its parent ($23, $24, for each row or for none) is woken in the same act, once for all its
+-- children that end here. No parent may have a row of its own here.
+-- The answer is one row: what does not stand and what did not become, by number; and whose parents run.
+-- Locks: as `commit`. With parents: all the rows, theirs too, in key order, before anything else is done; but none where the
+-- very same was written before, so that a repeat has nothing to commit.
+with parents as materialized (
+    select e.n, e.parent_bucket as bucket, e.parent as id, e.bucket as child_bucket, e.id as child
+    from unnest($15::smallint[], $16::text[], $17::integer[], $23::smallint[], $24::text[]) with ordinality
+        as e (bucket, id, claims, parent_bucket, parent, n)
+    where e.parent is not null
+      and exists (
+          select from durable.workflow w
+          where w.bucket = e.bucket and w.id = e.id and w.owner is not distinct from $1 and w.claims = e.claims
+          offset 0
+      )
+),
+locked as materialized (
+    select w.bucket
+    from (select p.bucket, p.id from parents p union select p.child_bucket, p.child from parents p) k
+    join durable.workflow w on w.bucket = any (array[k.bucket]) and w.id = k.id
+    order by w.bucket + 0, w.id
+    for no key update of w
+),
+given as (
     select *
     from unnest($2::smallint[], $3::text[], $4::integer[], $5::text[], $6::integer[], $7::text[], $8::text[],
                 $9::text[], $10::text[], $11::text[], $12::text[], $13::timestamptz[], $14::bigint[])
@@ -80,7 +101,18 @@ became as (
     where w.bucket = any (array[b.bucket]) and w.id = b.id and w.owner is not distinct from $1 and w.claims = b.claims
       and (b.seen is null or w.wakes = b.seen)
       and not exists (select from missing m where m.bucket = b.bucket and m.workflow_id = b.id)
+      and (select count(*) from locked) >= 0
     returning b.n
+),
+woken as (
+    update durable.workflow w
+    set wakes = w.wakes + 1,
+        status = case when w.status = 'suspended' then 'queued' else w.status end,
+        due_at = case when w.status = 'suspended' then durable.now() else w.due_at end
+    from (select distinct p.bucket, p.id from parents p where p.n = any (array(select b.n from became b))) k
+    -- likewise
+    where w.bucket = any (array[k.bucket]) and w.id = k.id and w.status in ('queued', 'running', 'suspended', 'blocked')
+    returning w.bucket, w.id, w.status
 ),
 refused as (
     select b.n, w.wakes
@@ -96,4 +128,6 @@ refused as (
 select durable.now() as now,
        (select array_agg(m.n) from missing m) as missing,
        (select array_agg(r.n order by r.n) from refused r) as refused,
-       (select array_agg(r.wakes order by r.n) from refused r) as wakes
+       (select array_agg(r.wakes order by r.n) from refused r) as wakes,
+       (select array_agg(p.n) from woken k join parents p on p.bucket = k.bucket and p.id = k.id
+        where k.status = 'running') as parent_runs
