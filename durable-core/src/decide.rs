@@ -29,6 +29,15 @@ pub(crate) enum Ended {
     Returned(Returns),
     Panicked(String),
     Stopped(Stop),
+    /// Cut off by a cancellation or a deadline, with what that says; run only as far as it had come.
+    Cut(Ending),
+}
+
+/// How a workflow ends that does not end by its body, while its undo steps are run.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Ending {
+    pub(crate) status: Status,
+    pub(crate) failure: Failure,
 }
 
 /// The end of a workflow, or of an attempt that is blocked, as it is written.
@@ -58,13 +67,16 @@ pub(crate) enum Outcome {
 /// asked for; that matters only once the body is through.
 pub(crate) fn decide(ended: Ended, left_over: Result<(), Mismatch>) -> Outcome {
     match (ended, left_over) {
-        (Ended::Stopped(Stop::Mismatch(mismatch)), _) | (Ended::Returned(_), Err(mismatch)) => {
+        (Ended::Stopped(Stop::Mismatch(mismatch)), _) | (Ended::Returned(_) | Ended::Cut(_), Err(mismatch)) => {
             Outcome::Settled(blocked(&mismatch))
         }
         (Ended::Returned(Ok(output)), Ok(())) => {
             Outcome::Settled(End { status: Status::Completed, output: Some(output), failure: None })
         }
         (Ended::Returned(Err(failure)), Ok(())) => Outcome::Settled(failed(&failure)),
+        (Ended::Cut(Ending { status, failure }), Ok(())) => {
+            Outcome::Settled(End { status, output: None, failure: Some(to_json(&failure)) })
+        }
         (Ended::Panicked(message), _) => Outcome::Settled(failed(&Failure::new(FailureKind::Panic, message))),
         (Ended::Stopped(Stop::Cancelled), _) => Outcome::Acknowledged,
         (Ended::Stopped(Stop::Lost), _) => Outcome::Dropped,
@@ -102,6 +114,7 @@ mod tests {
     fn each_ending_has_its_outcome() {
         let failure = || Failure::new(FailureKind::Error, "no");
         let mismatch = || Mismatch("x".into());
+        let cut = || Ending { status: Status::Cancelled, failure: failure() };
         let table = [
             (Ended::Returned(Ok("1".into())), Ok(()), Some(Status::Completed)),
             (Ended::Returned(Err(failure())), Ok(()), Some(Status::Failed)),
@@ -113,6 +126,8 @@ mod tests {
             (Ended::Stopped(Stop::Lost), Err(mismatch()), None),
             (Ended::Stopped(Stop::Cancelled), Ok(()), None),
             (Ended::Stopped(Stop::Overtaken), Ok(()), None),
+            (Ended::Cut(cut()), Ok(()), Some(Status::Cancelled)),
+            (Ended::Cut(cut()), Err(mismatch()), Some(Status::Blocked)),
         ];
         for (ended, left_over, expected) in table {
             let shown = format!("{ended:?} {left_over:?}");

@@ -186,6 +186,7 @@ fn born(given: &NewWorkflow, started: &Started) -> Claimed {
         created_at: started.created_at,
         seed: None,
         parent: None,
+        ending: None,
         row_at: started.row_at.clone(),
         now: started.created_at,
         seen_at: Instant::now(),

@@ -19,7 +19,7 @@ use super::race;
 use super::recall::{ReadOrder, Recall, Recalled};
 use super::undo::Registered;
 use crate::clock::DatabaseClock;
-use crate::decide::Stop;
+use crate::decide::{Ending, Stop};
 use crate::failure::Failure;
 use crate::history::{FailedAttempt, History, Kind, Mismatch, Page, Record, StoredWait, WaitKind};
 use crate::id::{Id, Position};
@@ -170,6 +170,8 @@ pub(crate) enum Idle {
     Suspend(Vec<WaitRow>, i64),
     /// It waits for something that is not the context's.
     Foreign,
+    /// It has come as far as it had come before, and is not to go on.
+    Replayed,
 }
 
 /// What the leaves and the executor of one attempt share.
@@ -185,6 +187,8 @@ pub(crate) struct Attempt {
     pub(crate) seed: (Id, DateTime<Utc>),
     /// Whom its end wakes, if it is a child.
     pub(crate) parent: Option<Parent>,
+    /// How it ends, if it was cut off: then the body only comes as far as it had come before.
+    pub(crate) ending: Option<Ending>,
     short_wait: Duration,
     /// The database's time when the workflow was claimed, and this process's when the answer had come.
     claimed_at: (DateTime<Utc>, Instant),
@@ -209,6 +213,8 @@ struct Inner {
     ordered: Vec<Order>,
     looks: Looks,
     undos: Vec<Registered>,
+    /// Nothing new begins.
+    replays_only: bool,
     stop: Option<Stop>,
     /// A write is under way that gives the workflow up.
     leaving: bool,
@@ -235,6 +241,7 @@ impl Attempt {
             row_at: claimed.row_at.clone(),
             seed: claimed.seed.clone().unwrap_or_else(|| (claimed.id.clone(), claimed.created_at)),
             parent: claimed.parent.clone(),
+            ending: claimed.ending.clone(),
             short_wait,
             claimed_at: (claimed.now, claimed.seen_at),
             clock,
@@ -252,6 +259,7 @@ impl Attempt {
                 ordered: Vec::new(),
                 looks: Looks::default(),
                 undos: Vec::new(),
+                replays_only: claimed.ending.is_some(),
                 stop: None,
                 leaving: false,
                 wakes: claimed.wakes,
@@ -281,6 +289,8 @@ impl Attempt {
         }
         match inner.recall.ask(at, kind, name, waker) {
             Ok(Recalled::Recorded(record)) => Asked::Recorded(record),
+            // Nobody wakes it: the body has come to where it was cut off. A race has yet to run its arms to there.
+            Ok(Recalled::Nothing) if inner.replays_only && kind != Kind::Race => Asked::Later,
             Ok(Recalled::Nothing) => Asked::Begin,
             Ok(Recalled::Later) => Asked::Later,
             Err(mismatch) => {
@@ -504,10 +514,12 @@ impl Attempt {
         inner.executor.iter().for_each(Waker::wake_by_ref);
     }
 
-    /// Take what is to be undone of a body that is gone, the latest first; and whatever it had ordered besides.
+    /// Take what is to be undone of a body that is gone, the latest first, and let it begin; what the body had ordered besides
+    /// is given up.
     pub(crate) fn take_undos(&self) -> Vec<Registered> {
         let mut inner = self.inner();
         inner.ordered.clear();
+        inner.replays_only = false;
         let mut undos = std::mem::take(&mut inner.undos);
         undos.sort_by_cached_key(|undo| std::cmp::Reverse(undo.position.path()));
         undos
@@ -542,6 +554,9 @@ impl Attempt {
         }
         if inner.recall.is_wanted() {
             return inner.busy();
+        }
+        if inner.replays_only {
+            return Idle::Replayed;
         }
         if inner.waits.is_empty() {
             return if inner.in_flight == 0 { Idle::Foreign } else { Idle::Busy { awaits_message: false } };

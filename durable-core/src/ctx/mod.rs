@@ -166,7 +166,8 @@ impl Ctx {
         NextChild::new(self.attempt.clone(), UnderWay::new(self.lane.clone()), position, children)
     }
 
-    /// Register a step that undoes something, should the workflow fail: then what was registered is run in reverse order.
+    /// Register a step that undoes something, should the workflow fail, be [cancelled](crate::Durable::cancel) or miss its
+    /// [deadline](crate::Start::deadline): then what was registered is run in reverse order.
     ///
     /// ```
     /// # use durable::{Ctx, step, workflow};
@@ -193,6 +194,9 @@ impl Ctx {
     /// branch where the branch stands. They are steps like all others, with retries, recorded, and never run again once they
     /// are. One that fails for good does not keep the others from being run; the workflow's failure tells of it. Then the
     /// workflow has failed, with the failure that the body returned. A workflow that completes undoes nothing.
+    ///
+    /// Cut off by a cancellation or a deadline, the body is stopped first; then it is run again from its records to where it
+    /// was, and what it had registered is undone.
     ///
     /// What a loser of a [`race`](Ctx::race) has registered is dropped with it.
     pub fn undo<T>(&self, step: Step<T>) -> Undo<'_, T>

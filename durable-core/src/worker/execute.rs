@@ -63,8 +63,8 @@ impl Engine {
         let ended = self.run(attempt, body(&ctx, &claimed.input)).await?;
         let ended = self.undo(attempt, ended).await?;
         let ended = match ended {
-            Ended::Returned(returned) => match self.read_rest(attempt).await {
-                Ok(()) => Ended::Returned(returned),
+            Ended::Returned(_) | Ended::Cut(_) => match self.read_rest(attempt).await {
+                Ok(()) => ended,
                 Err(stop) => Ended::Stopped(stop),
             },
             Ended::Panicked(_) | Ended::Stopped(_) => ended,
@@ -81,6 +81,7 @@ impl Engine {
         loop {
             let stop = match self.go_on(attempt, &mut body, &mut look, foreign_reported).await {
                 Came::Ended(ended) => return Some(ended),
+                Came::Replayed => return attempt.ending.clone().map(Ended::Cut),
                 Came::Foreign => {
                     foreign_reported = true;
                     tracing::warn!(
@@ -147,6 +148,7 @@ impl Engine {
                     }
                     Idle::Foreign if foreign_reported => Poll::Pending,
                     Idle::Foreign => Poll::Ready(Came::Foreign),
+                    Idle::Replayed => Poll::Ready(Came::Replayed),
                     Idle::Write => Poll::Ready(Came::Write),
                     Idle::Note(waits) => Poll::Ready(Came::Note(waits)),
                     Idle::Suspend(waits, seen) => Poll::Ready(Came::Suspend(waits, seen)),
@@ -341,6 +343,7 @@ enum Came {
     Note(Vec<WaitRow>),
     Suspend(Vec<WaitRow>, i64),
     Foreign,
+    Replayed,
 }
 
 /// When to look into the mailbox of a body that waits for a message beside other work.

@@ -11,6 +11,7 @@ mod children_faults;
 mod children_many;
 mod crash;
 mod faults;
+mod cutting_off;
 mod fork;
 mod from_sql;
 mod from_sql_schema;

@@ -79,13 +79,7 @@ struct Next {
 }
 
 impl Leaf {
-    fn new(
-        attempt: Arc<Attempt>,
-        under_way: UnderWay,
-        position: Position,
-        name: &'static str,
-        of: Arc<[Id]>,
-    ) -> Self {
+    fn new(attempt: Arc<Attempt>, under_way: UnderWay, position: Position, name: &'static str, of: Arc<[Id]>) -> Self {
         Self { attempt, under_way, position, name, of, began_at: Instant::now(), state: State::New }
     }
 
@@ -163,12 +157,16 @@ impl Drop for Leaf {
 /// What the parent is given of an end: the output's JSON, or the failure.
 fn outcome_of(id: &Id, end: ChildEnd) -> Result<String, Failure> {
     let failed = |kind, problem| Failure::new(kind, problem).terminal();
+    let read = |stored: Option<String>| stored.and_then(|failure| serde_json::from_str::<Failure>(&failure).ok());
     let failure = match end {
         ChildEnd::Completed(output) => return Ok(output),
-        ChildEnd::Failed(stored) => stored
-            .and_then(|failure| serde_json::from_str(&failure).ok())
-            .unwrap_or_else(|| Failure::new(FailureKind::Error, "its failure was not stored")),
-        ChildEnd::Cancelled => failed(FailureKind::Cancelled, "it was cancelled"),
+        ChildEnd::Failed(stored) => {
+            read(stored).unwrap_or_else(|| Failure::new(FailureKind::Error, "its failure was not stored"))
+        }
+        ChildEnd::Cancelled(stored) => {
+            let reason = read(stored).filter(|failure| !failure.message().is_empty());
+            reason.unwrap_or_else(|| failed(FailureKind::Cancelled, "it was cancelled"))
+        }
         ChildEnd::Gone => failed(FailureKind::Error, "there is no such workflow any more"),
     };
     Err(failure.of_child(id.as_str()))
@@ -244,7 +242,8 @@ impl<T: DeserializeOwned> Future for NextChild<'_, T> {
         };
         let id = Id::trusted(&next.child);
         if !this.children.open.contains_key(&id) {
-            let problem = format!("child {:?} was the next at {}, the code does not wait for it", next.child, leaf.position);
+            let problem =
+                format!("child {:?} was the next at {}, the code does not wait for it", next.child, leaf.position);
             return leaf.mismatch(problem);
         }
         let given = match (&next.failure, codec::decode::<T>(next.output.as_deref().map_or("null", RawValue::get))) {

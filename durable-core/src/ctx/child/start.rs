@@ -61,6 +61,7 @@ struct Options {
     queue: Option<String>,
     priority: Option<i16>,
     delay: Duration,
+    deadline: Option<Duration>,
     detached: bool,
 }
 
@@ -105,7 +106,15 @@ macro_rules! child_options {
                 $self
             }
 
-            /// Leave it alone when this workflow is cancelled.
+            /// End it when it has not ended this long after its start: at most 100 years. Then it has failed, with a failure of
+            /// kind [`Deadline`](crate::FailureKind::Deadline). This workflow's own deadline holds for it in any case, unless it
+            /// is detached.
+            pub fn deadline(mut $self, deadline: Duration) -> Self {
+                $options.deadline = Some(deadline);
+                $self
+            }
+
+            /// Leave it alone when this workflow is cancelled, or has not ended by its deadline.
             pub fn detached(mut $self) -> Self {
                 $options.detached = true;
                 $self
@@ -158,6 +167,7 @@ impl<W: Workflow> ChildStart<'_, W> {
             queue: options.queue.clone(),
             priority: options.priority,
             delay_ms: millis(options.delay.min(WAIT_MAX)),
+            deadline_ms: options.deadline.map(|deadline| millis(deadline.min(WAIT_MAX))),
             input,
             detached: options.detached,
         })
@@ -177,11 +187,7 @@ impl<W: Workflow> ChildStart<'_, W> {
         }
     }
 
-    fn give(
-        &mut self,
-        given: Result<Id, Failure>,
-        at: DateTime<Utc>,
-    ) -> Poll<Result<Child<OutputOf<W>>, Failure>> {
+    fn give(&mut self, given: Result<Id, Failure>, at: DateTime<Utc>) -> Poll<Result<Child<OutputOf<W>>, Failure>> {
         self.settle();
         self.under_way.lane().observe(at);
         self.under_way.end();
@@ -196,7 +202,10 @@ impl<W: Workflow> ChildStart<'_, W> {
         let known = serde_json::from_str::<Outcome>(&output);
         let mismatch = match (known, &self.options.id) {
             (Ok(Outcome { id }), Some(asked)) if id != *asked => {
-                format!("at position {} the history has started child {id:?}, the code asks for {asked:?}", self.position)
+                format!(
+                    "at position {} the history has started child {id:?}, the code asks for {asked:?}",
+                    self.position
+                )
             }
             (Ok(Outcome { id }), _) => return self.give(Ok(Id::trusted(&id)), record.ended_at),
             (Err(_), _) => format!("the record of the start at {} is not one of a start", self.position),
