@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use durable::{Child, Ctx, Durable, FailureKind, Status, StepError, seconds, step, terminal, workflow};
+use durable::{Child, Ctx, Durable, FailureKind, Status, StepError, Topic, seconds, step, terminal, workflow};
 use durable_tests::db::Db;
 use durable_tests::kit::{Kit, gated, work};
 use durable_tests::soon::Soon;
@@ -262,6 +262,30 @@ async fn parent_and_child_run_on_different_workers_and_queues() -> Result<()> {
 #[workflow]
 async fn elsewhere(ctx: &Ctx, n: i64) -> Result<i64> {
     Ok(ctx.run(twice(n)).queue("children").await?)
+}
+
+const WORD: Topic<String> = Topic::new("word");
+
+#[workflow]
+async fn starts_then_receives(ctx: &Ctx) -> Result<String> {
+    ctx.run(gated("before".into())).await?;
+    let child = ctx.start(twice(1)).queue("nobody's").await?;
+    let word = ctx.receive(WORD).await?;
+    Ok(format!("{word} beside {}", child.id()))
+}
+
+/// The start tells the body's worker how often the workflow was woken, and with it that there is mail which nobody told it of.
+#[tokio::test]
+async fn a_message_that_came_before_a_child_was_started_is_received() -> Result<()> {
+    let (db, kit) = (Db::new().await, Kit::default());
+    let durable = db.builder().hints(false).register(starts_then_receives).state(kit.clone()).start().await?;
+    let elsewhere = db.builder().hints(false).client().await?;
+    let parent = durable.start(starts_then_receives()).id("p").await?;
+    kit.gate.reached().await;
+    elsewhere.send("p", WORD, "word".to_owned()).await?;
+    kit.gate.open();
+    assert_eq!(parent.soon().await?, "word beside p/1");
+    Ok(())
 }
 
 /// The same name and version, with another output.
