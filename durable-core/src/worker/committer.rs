@@ -297,7 +297,10 @@ mod tests {
             while !left.is_empty() {
                 let (now, later) = apart_from_parents(&items, left);
                 let rows: Vec<_> = now.iter().filter_map(|n| items[*n].row.as_ref()).collect();
-                assert!(rows.iter().all(|row| rows.iter().all(|other| row.parent.as_ref() != Some(&other.id))), "{order:?}");
+                assert!(
+                    rows.iter().all(|row| rows.iter().all(|other| row.parent.as_ref() != Some(&other.id))),
+                    "{order:?}"
+                );
                 assert!(now.is_sorted() && !now.is_empty());
                 (left, rounds) = (later, rounds + 1);
             }

@@ -6,8 +6,8 @@
 //! when it was fenced, or the server was replaced, it drops all that it holds in memory and begins again under a new owner
 //! id.
 
-pub(crate) mod committer;
 mod children;
+pub(crate) mod committer;
 mod drive;
 mod execute;
 mod lease;

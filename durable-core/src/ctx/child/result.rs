@@ -33,7 +33,8 @@ const NEXT: &str = "next";
 #[must_use = "a result is not waited for until this is awaited"]
 pub struct ChildResult<'c, T> {
     leaf: Leaf,
-    types: PhantomData<(&'c (), fn() -> T)>,
+    output: PhantomData<fn() -> T>,
+    ctx: PhantomData<&'c ()>,
 }
 
 /// The next child of several to end: await it. Made by [`Ctx::next`](crate::Ctx::next).
@@ -79,13 +80,7 @@ struct Next {
 }
 
 impl Leaf {
-    fn new(
-        attempt: Arc<Attempt>,
-        under_way: UnderWay,
-        position: Position,
-        name: &'static str,
-        of: Arc<[Id]>,
-    ) -> Self {
+    fn new(attempt: Arc<Attempt>, under_way: UnderWay, position: Position, name: &'static str, of: Arc<[Id]>) -> Self {
         Self { attempt, under_way, position, name, of, began_at: Instant::now(), state: State::New }
     }
 
@@ -121,7 +116,7 @@ impl Leaf {
             // For people: which one it was.
             input: Some(to_json(&id.as_str())),
             output,
-            failure: failure.map(|failure| to_json(failure)),
+            failure: failure.map(to_json),
             attempts: None,
             ended_at,
             took_ms: millis(self.began_at.elapsed()),
@@ -182,7 +177,7 @@ impl<T> ChildResult<'_, T> {
         child: &Child<T>,
     ) -> Self {
         let leaf = Leaf::new(attempt, under_way, position, child.name, [child.id.clone()].into());
-        Self { leaf, types: PhantomData }
+        Self { leaf, output: PhantomData, ctx: PhantomData }
     }
 }
 
@@ -244,7 +239,8 @@ impl<T: DeserializeOwned> Future for NextChild<'_, T> {
         };
         let id = Id::trusted(&next.child);
         if !this.children.open.contains_key(&id) {
-            let problem = format!("child {:?} was the next at {}, the code does not wait for it", next.child, leaf.position);
+            let problem =
+                format!("child {:?} was the next at {}, the code does not wait for it", next.child, leaf.position);
             return leaf.mismatch(problem);
         }
         let given = match (&next.failure, codec::decode::<T>(next.output.as_deref().map_or("null", RawValue::get))) {
