@@ -54,6 +54,7 @@ declare
     awaits text;
     awaits_in text;
 begin
+    perform durable.check_text('workflow id', cut_off.workflow_id);
     select c.parent_bucket, c.parent into awaits_place, awaits
     from durable.child c where c.bucket = place and c.id = cut_off.workflow_id;
     loop

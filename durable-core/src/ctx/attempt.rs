@@ -499,8 +499,9 @@ impl Attempt {
         for wait in inner.waits.values().filter(|w| w.kind == WaitKind::Receive) {
             wait.waker.wake_by_ref();
         }
-        inner.children.doubt();
-        inner.executor.iter().for_each(Waker::wake_by_ref);
+        if inner.children.doubt() {
+            inner.executor.iter().for_each(Waker::wake_by_ref);
+        }
     }
 
     /// Children were looked at.

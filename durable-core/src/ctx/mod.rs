@@ -141,7 +141,7 @@ impl Ctx {
     /// #[workflow]
     /// async fn cheapest(ctx: &Ctx, shops: Vec<String>) -> anyhow::Result<Option<u32>> {
     ///     let starts = shops.into_iter().map(|shop| ctx.start(quote(shop)));
-    ///     let mut children: Children<u32> = futures::future::try_join_all(starts).await?.into_iter().collect();
+    ///     let mut children: Children<u32> = futures_util::future::try_join_all(starts).await?.into_iter().collect();
     ///     let mut best = None;
     ///     while let Some((_shop, price)) = ctx.next(&mut children).await {
     ///         best = best.min(price.ok()).or(best);

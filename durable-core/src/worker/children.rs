@@ -151,6 +151,10 @@ impl Engine {
     /// Start a child for a body. No answer means that the attempt was stopped.
     pub(super) async fn start_child(&self, order: StartOrder) {
         let StartOrder { attempt, child, reply } = order;
+        // Its leaf has lost a race before this began, or the attempt is over: nobody wants it.
+        if reply.is_closed() || attempt.stopped().is_some() {
+            return;
+        }
         let answer = match self.offspring.starts.write(child).await {
             Ok(Some((child, answer))) => {
                 if let ChildStarted::Started { .. } = answer

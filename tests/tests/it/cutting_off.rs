@@ -3,8 +3,8 @@
 use anyhow::{Result, ensure};
 use durable::testing::{TestDatabase, every_crash};
 use durable::{
-    Builder, Ctx, Durable, ErrorKind, FailureKind, PgConnection, Status, StepCtx, Topic, days, hours, minutes, seconds, step,
-    workflow,
+    Builder, Ctx, Durable, ErrorKind, FailureKind, PgConnection, Status, StepCtx, Topic, days, hours, minutes, seconds,
+    step, workflow,
 };
 use durable_tests::db::Db;
 use durable_tests::island::Island;
@@ -324,7 +324,8 @@ async fn children_have_the_deadline_of_their_parent_or_a_nearer_one() -> Result<
     db.run_until_idle().await?;
     db.advance(hours(2)).await?;
     db.run_until_idle().await?;
-    let failure = durable.workflow::<String>("nearer").result().await.unwrap_err().failure().cloned().expect("a failure");
+    let failure =
+        durable.workflow::<String>("nearer").result().await.unwrap_err().failure().cloned().expect("a failure");
     assert_eq!((failure.kind(), failure.child()), (FailureKind::Deadline, Some("nearer-child")));
     db.advance(days(1)).await?;
     db.run_until_idle().await?;

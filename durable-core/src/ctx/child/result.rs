@@ -33,7 +33,8 @@ const NEXT: &str = "next";
 #[must_use = "a result is not waited for until this is awaited"]
 pub struct ChildResult<'c, T> {
     leaf: Leaf,
-    types: PhantomData<(&'c (), fn() -> T)>,
+    output: PhantomData<fn() -> T>,
+    ctx: PhantomData<&'c ()>,
 }
 
 /// The next child of several to end: await it. Made by [`Ctx::next`](crate::Ctx::next).
@@ -115,7 +116,7 @@ impl Leaf {
             // For people: which one it was.
             input: Some(to_json(&id.as_str())),
             output,
-            failure: failure.map(|failure| to_json(failure)),
+            failure: failure.map(to_json),
             attempts: None,
             ended_at,
             took_ms: millis(self.began_at.elapsed()),
@@ -180,7 +181,7 @@ impl<T> ChildResult<'_, T> {
         child: &Child<T>,
     ) -> Self {
         let leaf = Leaf::new(attempt, under_way, position, child.name, [child.id.clone()].into());
-        Self { leaf, types: PhantomData }
+        Self { leaf, output: PhantomData, ctx: PhantomData }
     }
 }
 
