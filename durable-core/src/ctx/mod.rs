@@ -1,6 +1,6 @@
 //! What a workflow body holds: everything durable that it does begins with `ctx.`.
 //!
-//! `lane` is the order of things, `attempt` what they share with the executor, `recall` and `looks` its parts; `run`, `sleep`,
+//! `lane` is the order of things, `attempt` what they share with the executor, `recall`, `looks` and `strays` its parts; `run`, `sleep`,
 //! `receive`, `child`, `branch`, `race` and `undo` are the things. Running them is the worker's.
 
 pub(crate) mod attempt;
@@ -14,6 +14,7 @@ pub(crate) mod receive;
 pub(crate) mod run;
 pub(crate) mod select;
 pub(crate) mod sleep;
+pub(crate) mod strays;
 pub(crate) mod undo;
 
 use std::fmt;
@@ -338,6 +339,9 @@ impl Ctx {
     ///
     /// A message that an arm waits for is taken only if that arm goes on with it: in a race there is one look into the
     /// mailbox at a time, and nobody wins while one is under way. So a message that has come beats a time that is over.
+    ///
+    /// Children that a loser has started are cancelled, unless they are detached, before the workflow is suspended or ends. Those
+    /// that were started before the race go on.
     ///
     /// A loser's sleeps, waits and retries are gone. A step of it that is running is dropped at its next await; whether
     /// it has had its effect is then as open as after a crash, and nobody asks for it again. A loser with several calls keeps what

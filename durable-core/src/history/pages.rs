@@ -11,7 +11,7 @@ use std::ops::Bound::{Excluded, Included, Unbounded};
 
 use super::losers::Losers;
 use super::{Kind, Mismatch, Record};
-use crate::id::Position;
+use crate::id::{Id, Position};
 
 /// Records and bytes in one page, and so in what a workflow gets at its claim. A single record may have more.
 pub(crate) const PAGE_RECORDS: usize = 1_000;
@@ -131,12 +131,18 @@ impl History {
         for at in lost {
             if let Some(Slot { record: Some(record), .. }) = self.slots.remove(&at) {
                 self.unload(&record);
+                self.losers.lose(&record);
             }
         }
         if self.first_gap(from, Some(&to)).is_none() {
             // Nothing of it is going to be read any more.
             self.losers.forget(race);
         }
+    }
+
+    /// The children that losers have started, of what was read since this was last asked.
+    pub(crate) fn take_lost_children(&mut self) -> Vec<Id> {
+        self.losers.take_children()
     }
 
     /// What the body never asked for, of all that was read, once it has returned: the code has lost a step.
@@ -196,6 +202,7 @@ impl History {
             let gap = gaps.partition_point(|(start, _)| *start <= at).checked_sub(1);
             let unknown = gap.is_some_and(|gap| before(&at, gaps[gap].1.as_ref())) || (asked && at == page.from);
             if self.losers.have(&at) {
+                self.losers.lose(&record);
                 continue;
             }
             // What is known and has no slot was handed out, or written by this attempt.

@@ -42,6 +42,27 @@ pub(crate) async fn expire(connection: &mut PgConnection, sql: &Sql, id: &Id) ->
     rows.iter().map(cut).collect()
 }
 
+/// Cancel children that losers of a race have started, while their parent is held. Answers what that has reached, like a
+/// cancellation.
+pub(crate) async fn cancel_lost(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    owner: OwnerId,
+    (parent, claims): (&Id, i32),
+    lost: &[Id],
+) -> Result<Vec<Cut>, sqlx::Error> {
+    let rows = query(&sql.cancel_lost)
+        .bind(owner.0)
+        .bind(parent.bucket())
+        .bind(parent.as_str())
+        .bind(claims)
+        .bind(lost.iter().map(Id::bucket).collect::<Vec<_>>())
+        .bind(lost.iter().map(Id::as_str).collect::<Vec<_>>())
+        .fetch_all(connection)
+        .await?;
+    rows.iter().map(cut).collect()
+}
+
 fn cut(row: &PgRow) -> Result<Cut, sqlx::Error> {
     let parent: Option<&str> = row.try_get("parent")?;
     Ok(Cut {

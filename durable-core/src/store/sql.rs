@@ -33,10 +33,11 @@ macro_rules! statements {
 }
 
 statements! {
-    applied apply cancel deadlines expire undo_of_dead claim commit commit_apart counts ended_children fence fenced fork hand_back heartbeat hint history input inspect let_go
-    list_newest list_oldest mark_stands migrate_lock migrated migrations owned ping reap receive record recorded register release resume send settle
-    server silence
-    start start_all start_children start_children_apart start_new steps steps_after stopped stopping transact unknown
+    applied apply cancel cancel_lost claim commit commit_apart counts deadlines ended_children expire fence fenced
+    fork hand_back heartbeat hint history input inspect let_go list_newest list_oldest mark_stands migrate_lock
+    migrated migrations owned ping reap receive record recorded register release resume send server settle silence
+    start start_all start_children start_children_apart start_new steps steps_after stopped stopping transact
+    undo_of_dead unknown
 }
 
 /// A text of ours for another schema: objects are written `durable.x`, the schema itself only where it is made.

@@ -62,6 +62,7 @@ impl Engine {
         let ctx = Ctx::new(attempt.clone());
         let ended = self.run(attempt, body(&ctx, &claimed.input)).await?;
         let ended = self.undo(attempt, ended).await?;
+        let ended = self.without_strays(attempt, ended).await?;
         let ended = match ended {
             Ended::Returned(_) | Ended::Cut(_) => match self.read_rest(attempt).await {
                 Ok(()) => ended,
@@ -71,6 +72,22 @@ impl Engine {
         };
         let outcome = decide(ended, attempt.left_over());
         self.carry_out(attempt, outcome).await
+    }
+
+    /// A workflow does not end before the children of its races' losers are cancelled.
+    async fn without_strays(&self, attempt: &Arc<Attempt>, ended: Ended) -> Option<Ended> {
+        if !attempt.has_strays() || matches!(ended, Ended::Stopped(_)) {
+            return Some(ended);
+        }
+        let done = attempt.clone().without_strays();
+        let done = Box::pin(async move {
+            done.await;
+            Ok(String::new())
+        });
+        match self.run(attempt, done).await? {
+            Ended::Returned(_) => Some(ended),
+            stopped @ (Ended::Panicked(_) | Ended::Stopped(_) | Ended::Cut(_)) => Some(stopped),
+        }
     }
 
     /// Poll the body until it ends or is suspended (`None`). The future is dropped only after its

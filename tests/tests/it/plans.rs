@@ -63,6 +63,7 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("applied", ""),
     ("apply", "integer text"),
     ("cancel", "id text"),
+    ("cancel_lost", "owner bucket id integer buckets ids"),
     ("claim", "owner queue names versions limit"),
     (
         "commit_apart",
@@ -350,7 +351,7 @@ async fn no_statement_scans_a_hot_table_for_having_been_planned_when_it_was_know
     let mut connection = PgConnection::connect(db.url()).await?;
     for rows in ["(1, 0)", "(1, 3)", "(1, 100)"] {
         run(&mut connection, format!("truncate {}", HOT.map(|table| format!("durable.{table}")).join(", "))).await?;
-        run(&mut connection, "delete from durable.worker".to_owned()).await?;
+        run(&mut connection, "truncate durable.worker, durable.ending, durable.deadline".to_owned()).await?;
         run(&mut connection, SOME_AGE.replace("(1, 20000)", rows)).await?;
         for table in HOT {
             run(&mut connection, format!("vacuum analyze durable.{table}")).await?;

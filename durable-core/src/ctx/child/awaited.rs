@@ -5,9 +5,16 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
 
+use crate::ctx::attempt::{Attempt, Waiting};
+use crate::history::WaitKind;
 use crate::id::{Id, Position};
 use crate::store::child::{ChildEnd, ChildFound, ChildrenSeen};
+
+/// When to look again at one who will not wake the workflow by its end: the child of a workflow that this one was forked from.
+const STRANGERS_LOOK_AFTER: Duration = Duration::from_secs(5);
 
 /// Children that leaves wait for, and what is known of them.
 #[derive(Default)]
@@ -137,6 +144,44 @@ impl Awaited {
 
     fn of_leaves(&self) -> impl Iterator<Item = &Known> {
         self.leaves.values().flat_map(|of| of.iter()).filter_map(|id| self.known.get(id))
+    }
+}
+
+/// What leaves ask of their attempt about children, and what the worker tells it.
+impl Attempt {
+    /// A child was started, and the database told the count of wakes.
+    pub(crate) fn child_started(&self, id: &Id, wakes: i64) {
+        let mut inner = self.inner();
+        inner.saw(wakes);
+        inner.children.started(id.clone(), wakes);
+    }
+
+    /// The first of these children that is known to have ended; or wait for one.
+    pub(crate) fn child_end(&self, at: &Position, of: &Arc<[Id]>, waker: &Waker) -> Option<(Id, ChildEnd)> {
+        let mut inner = self.inner();
+        if inner.stop.is_some() {
+            return None;
+        }
+        if let Some(end) = inner.children.take(of) {
+            return Some(end);
+        }
+        let wakes = inner.wakes;
+        inner.children.wait(at, of, wakes);
+        let deadline = inner.children.has_strangers(of).then(|| Instant::now() + STRANGERS_LOOK_AFTER);
+        let waiting = Waiting { deadline, ..Waiting::new(WaitKind::Child, waker) };
+        inner.waits.insert(at.clone(), waiting);
+        None
+    }
+
+    /// Children were looked at.
+    pub(crate) fn children_looked(&self, at: &[Id], seen: ChildrenSeen) {
+        let mut inner = self.inner();
+        inner.in_flight -= 1;
+        inner.saw(seen.wakes);
+        let served = inner.children.looked(at, seen);
+        served.iter().filter_map(|leaf| inner.waits.get(leaf)).for_each(|wait| wait.waker.wake_by_ref());
+        // Also when none has ended: now it can be suspended.
+        inner.executor.iter().for_each(Waker::wake_by_ref);
     }
 }
 

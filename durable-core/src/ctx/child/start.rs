@@ -175,6 +175,7 @@ impl<W: Workflow> ChildStart<'_, W> {
 
     fn order(&mut self, child: NewChild) {
         let (reply, answer) = oneshot::channel();
+        self.attempt.starts_child(&self.position, &child.id);
         self.state = State::Starting(child.id.clone(), answer);
         self.attempt.begin_flight();
         self.attempt.order(Order::StartChild(Box::new(StartOrder { attempt: self.attempt.clone(), child, reply })));
@@ -207,7 +208,11 @@ impl<W: Workflow> ChildStart<'_, W> {
                     self.position
                 )
             }
-            (Ok(Outcome { id }), _) => return self.give(Ok(Id::trusted(&id)), record.ended_at),
+            (Ok(Outcome { id }), _) => {
+                let id = Id::trusted(&id);
+                self.attempt.starts_child(&self.position, &id);
+                return self.give(Ok(id), record.ended_at);
+            }
             (Err(_), _) => format!("the record of the start at {} is not one of a start", self.position),
         };
         self.attempt.stop(Stop::Mismatch(Mismatch(mismatch)));
