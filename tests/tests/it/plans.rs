@@ -350,7 +350,9 @@ async fn no_statement_scans_a_hot_table_for_having_been_planned_when_it_was_know
     let mut connection = PgConnection::connect(db.url()).await?;
     for rows in ["(1, 0)", "(1, 3)", "(1, 100)"] {
         run(&mut connection, format!("truncate {}", HOT.map(|table| format!("durable.{table}")).join(", "))).await?;
-        run(&mut connection, "delete from durable.worker".to_owned()).await?;
+        for table in ["worker", "deadline", "ending"] {
+            run(&mut connection, format!("delete from durable.{table}")).await?;
+        }
         run(&mut connection, SOME_AGE.replace("(1, 20000)", rows)).await?;
         for table in HOT {
             run(&mut connection, format!("vacuum analyze durable.{table}")).await?;
