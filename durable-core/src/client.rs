@@ -18,6 +18,7 @@ use crate::info::Counts;
 use crate::list::ListWorkflows;
 use crate::message::SendMessage;
 use crate::options::Settings;
+use crate::published::EventReader;
 use crate::start::{Start, StartMany};
 use crate::starter::Starter;
 use crate::step::States;
@@ -58,6 +59,7 @@ pub(crate) struct Client {
     pub(crate) sql: Arc<Sql>,
     pub(crate) links: Arc<Links>,
     pub(crate) starter: Starter,
+    pub(crate) events: EventReader,
     pub(crate) wake: Arc<Wake>,
     pub(crate) hints: Arc<Hints>,
     worker: Option<Worker>,
@@ -425,7 +427,8 @@ impl Parts {
         let Self { sql, links, wake, factory: _ } = self;
         let links = Arc::new(links);
         let starter = Starter::new(&links);
-        Durable { client: Arc::new(Client { queue, sql, links, starter, wake, hints, worker }) }
+        let events = EventReader::new(&links);
+        Durable { client: Arc::new(Client { queue, sql, links, starter, events, wake, hints, worker }) }
     }
 }
 

@@ -11,10 +11,12 @@ use crate::client::Client;
 use crate::codec;
 use crate::decide::End;
 use crate::error::{Error, ErrorKind};
+use crate::event::Event;
 use crate::failure::{Failure, FailureKind};
 use crate::hints::Attention;
 use crate::id::Id;
 use crate::info::{RecordedStep, WorkflowInfo};
+use crate::published::ReadEvent;
 use crate::recorded::ReadHistory;
 use crate::status::Status;
 use crate::store::inspect as store;
@@ -171,6 +173,23 @@ impl<T> Handle<T> {
     /// ```
     pub fn history(&self) -> ReadHistory<'_> {
         ReadHistory::new(&self.client, &self.id)
+    }
+
+    /// Read an event of it: what it has published last, or [`wait`](ReadEvent::wait) for the first value.
+    ///
+    /// ```no_run
+    /// use durable::{Durable, Event, seconds};
+    ///
+    /// const PROGRESS: Event<usize> = Event::new("progress");
+    ///
+    /// # async fn example(durable: Durable) -> Result<(), durable::Error> {
+    /// let copy = durable.workflow::<()>("copy-7");
+    /// let copied: usize = copy.event(PROGRESS).await?.unwrap_or(0);
+    /// let has_begun = copy.event(PROGRESS).wait(seconds(30)).await?.is_some();
+    /// # let _ = (copied, has_begun); Ok(()) }
+    /// ```
+    pub fn event<V: DeserializeOwned>(&self, event: Event<V>) -> ReadEvent<'_, V> {
+        ReadEvent::new(&self.client, &self.id, event)
     }
 
     async fn inspect(&self) -> Result<(WorkflowInfo, Option<String>), Error> {

@@ -29,6 +29,10 @@ pub(crate) enum Kind {
     Start,
     /// The end of a child, as its parent learned it.
     Child,
+    /// A value of an event that was published.
+    Publish,
+    /// A value of another workflow's event.
+    Event,
 }
 
 impl Kind {
@@ -42,12 +46,14 @@ impl Kind {
             Kind::Undo => "undo",
             Kind::Start => "start",
             Kind::Child => "child",
+            Kind::Publish => "publish",
+            Kind::Event => "event",
         }
     }
 
     /// The kind in the database; `None` when a newer version wrote it.
     pub(crate) fn parse(word: &str) -> Option<Self> {
-        const ALL: [Kind; 8] = [
+        const ALL: [Kind; 10] = [
             Kind::Step,
             Kind::Transaction,
             Kind::Sleep,
@@ -56,6 +62,8 @@ impl Kind {
             Kind::Undo,
             Kind::Start,
             Kind::Child,
+            Kind::Publish,
+            Kind::Event,
         ];
         ALL.into_iter().find(|kind| kind.as_str() == word)
     }
@@ -80,6 +88,11 @@ pub(crate) struct Record {
 }
 
 impl Record {
+    /// Whether it says that a value of this event was published.
+    pub(crate) fn is_publication_of(&self, key: &str) -> bool {
+        self.kind == Kind::Publish && self.name == key
+    }
+
     /// What it takes in memory, about.
     fn bytes(&self) -> usize {
         let outcome = match &self.outcome {
@@ -118,6 +131,7 @@ pub(crate) enum WaitKind {
     Receive,
     Retry,
     Child,
+    Event,
 }
 
 impl WaitKind {
@@ -127,6 +141,7 @@ impl WaitKind {
             WaitKind::Receive => "receive",
             WaitKind::Retry => "retry",
             WaitKind::Child => "child",
+            WaitKind::Event => "event",
         }
     }
 }

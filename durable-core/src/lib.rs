@@ -57,13 +57,13 @@
 //!
 //! Lowest first; a room imports only rooms above it in this list.
 //!
-//! 1. words, without any I/O: `id`, `status`, `retry`, `codec`, `clock`, `topic`, `failure`, `error`, `options`, `probe`,
+//! 1. words, without any I/O: `id`, `status`, `retry`, `codec`, `clock`, `topic`, `event`, `failure`, `error`, `options`, `probe`,
 //!    `sabotage`
 //! 2. `history`, `decide`, `info`: what is recorded, how an attempt ended, and how people read both; pure
 //! 3. `store`: the only place with SQL; `group`: many writes in one statement
 //! 4. `step`, `mock`, `ctx`, `workflow`: what runs inside one attempt
 //! 5. `wake`, `hints`, `worker`: who is told what, here and elsewhere; claims, leases, execution
-//! 6. `client`, `start`, `starting`, `starter`, `message`, `cancel`, `fork`, `handle`, `list`, `recorded`: the doors for callers
+//! 6. `client`, `start`, `starting`, `starter`, `message`, `cancel`, `fork`, `handle`, `list`, `recorded`, `published`: the doors for callers
 //! 7. `testing`: the kit for tests: databases, a clock that is moved, every crash, mocks; and sabotage
 
 mod cancel;
@@ -73,6 +73,7 @@ mod codec;
 mod ctx;
 mod decide;
 mod error;
+mod event;
 mod failure;
 mod fork;
 mod group;
@@ -87,6 +88,7 @@ mod message;
 mod mock;
 mod options;
 mod probe;
+mod published;
 mod recorded;
 mod retry;
 mod sabotage;
@@ -109,6 +111,7 @@ pub use ctx::branch::{Branch, FanOut};
 pub use ctx::child::result::{ChildResult, NextChild};
 pub use ctx::child::start::{ChildRun, ChildStart};
 pub use ctx::child::{Child, Children};
+pub use ctx::event::{AwaitEvent, AwaitEventTimeout, Publish};
 pub use ctx::race::Race;
 pub use ctx::receive::{Receive, ReceiveTimeout};
 pub use ctx::run::StepRun;
@@ -116,6 +119,7 @@ pub use ctx::sleep::Sleep;
 pub use ctx::undo::Undo;
 pub use ctx::{Ctx, Runnable};
 pub use error::{Error, ErrorKind};
+pub use event::Event;
 pub use failure::{Failure, FailureKind, StepError, retry_after, terminal};
 pub use fork::Fork;
 pub use handle::Handle;
@@ -123,6 +127,7 @@ pub use history::FailedAttempt;
 pub use info::{Counts, HistoryPage, RecordedStep, WorkflowInfo, WorkflowPage};
 pub use list::ListWorkflows;
 pub use message::SendMessage;
+pub use published::ReadEvent;
 pub use recorded::ReadHistory;
 pub use retry::{Retry, days, hours, minutes, seconds};
 pub use start::{IfExists, Start, StartMany};

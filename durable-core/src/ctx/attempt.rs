@@ -14,6 +14,7 @@ use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, oneshot};
 
 use super::child::awaited::Awaited;
+use super::event::{EventOrder, PublishOrder};
 use super::looks::Looks;
 use super::recall::{ReadOrder, Recall, Recalled};
 use super::strays::{LostChildrenOrder, Strays};
@@ -41,6 +42,9 @@ pub(crate) enum Order {
     LookAtChildren(ChildrenOrder),
     /// Cancel children that losers of races have started.
     CancelLost(LostChildrenOrder),
+    Publish(Box<PublishOrder>),
+    /// Look whether an event was published.
+    LookAtEvent(EventOrder),
 }
 
 /// A child to be started.
@@ -406,7 +410,7 @@ impl Attempt {
     pub(crate) fn poke(&self) {
         let mut inner = self.inner();
         inner.mail += 1;
-        for wait in inner.waits.values().filter(|w| w.kind == WaitKind::Receive) {
+        for wait in inner.waits.values().filter(|w| matches!(w.kind, WaitKind::Receive | WaitKind::Event)) {
             wait.waker.wake_by_ref();
         }
         if inner.children.doubt() {
@@ -509,7 +513,7 @@ impl Inner {
     }
 
     fn busy(&self) -> Idle {
-        let wakes_it = |kind| matches!(kind, WaitKind::Receive | WaitKind::Child);
+        let wakes_it = |kind| matches!(kind, WaitKind::Receive | WaitKind::Child | WaitKind::Event);
         Idle::Busy { awaits_message: self.waits.values().any(|w| wakes_it(w.kind)) }
     }
 

@@ -1,11 +1,12 @@
 //! What a workflow body holds: everything durable that it does begins with `ctx.`.
 //!
 //! `lane` is the order of things, `attempt` what they share with the executor, `recall`, `looks` and `strays` its parts; `run`, `sleep`,
-//! `receive`, `child`, `branch`, `race` and `undo` are the things. Running them is the worker's.
+//! `receive`, `child`, `event`, `branch`, `race` and `undo` are the things. Running them is the worker's.
 
 pub(crate) mod attempt;
 pub(crate) mod branch;
 pub(crate) mod child;
+pub(crate) mod event;
 pub(crate) mod lane;
 mod looks;
 pub(crate) mod race;
@@ -24,7 +25,9 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
+use crate::codec;
 use crate::decide::Stop;
+use crate::event::Event;
 use crate::id::Position;
 use crate::step::Step;
 use crate::topic::Topic;
@@ -34,6 +37,7 @@ use branch::{Branch, FanOut, LaneFn};
 use child::result::{ChildResult, NextChild};
 use child::start::{ChildRun, ChildStart};
 use child::{Child, Children};
+use event::{AwaitEvent, Publish};
 use lane::{Lane, UnderWay};
 use race::Race;
 use receive::Receive;
@@ -241,6 +245,64 @@ impl Ctx {
     {
         let position = self.take(format_args!("a receive of {:?}", topic.name()));
         Receive::new(self.attempt.clone(), UnderWay::new(self.lane.clone()), position, topic)
+    }
+
+    /// Publish a value of an event: a state that others may look at at any time, or wait for.
+    ///
+    /// ```
+    /// # use durable::{Ctx, Event, step, workflow};
+    /// # #[step] async fn copy(file: String) -> anyhow::Result<()> { Ok(()) }
+    /// const PROGRESS: Event<usize> = Event::new("progress");
+    ///
+    /// #[workflow]
+    /// async fn copy_all(ctx: &Ctx, files: Vec<String>) -> anyhow::Result<()> {
+    ///     for (n, file) in files.into_iter().enumerate() {
+    ///         ctx.run(copy(file)).await?;
+    ///         ctx.publish(PROGRESS, n + 1).await?;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// They read it by [`Handle::event`](crate::Handle::event), a body by [`event`](Ctx::event), and whoever has SQL by
+    /// `select value from durable.event where workflow_id = 'copy-7' and key = 'progress'`.
+    ///
+    /// # Durability
+    ///
+    /// The value, the record of this call, and the wake-ups of those who wait are one write, made once, however often the
+    /// body comes here: a recovery does not publish an old value again. The last write wins. It stays when the workflow has
+    /// ended, as long as the workflow's row does.
+    ///
+    /// # Errors
+    ///
+    /// A value that does not survive being stored or has more than 1 MiB, a name that no event can have.
+    pub fn publish<T>(&self, event: Event<T>, value: T) -> Publish<'_>
+    where
+        T: serde::Serialize + serde::de::DeserializeOwned,
+    {
+        let position = self.take(format_args!("the publication of {:?}", event.key()));
+        let encoded = codec::encode(&value).map(|(text, _)| text);
+        Publish::new(self.attempt.clone(), UnderWay::new(self.lane.clone()), position, event.key(), encoded)
+    }
+
+    /// Wait for an event of another workflow: give its last value, or the first one once that is published; see
+    /// [`timeout`](AwaitEvent::timeout) for a bounded wait.
+    ///
+    /// # Durability
+    ///
+    /// What is read here is recorded, and stays what was read, whatever is published later. While it waits, the workflow is
+    /// one row. The other workflow need not exist yet; one that ends without publishing it wakes nobody, so bound the wait where
+    /// that may be.
+    ///
+    /// # Errors
+    ///
+    /// A value that does not decode as `T`, the workflow's own id, an id or name that cannot be.
+    pub fn event<T>(&self, id: impl AsRef<str>, event: Event<T>) -> AwaitEvent<'_, T>
+    where
+        T: serde::de::DeserializeOwned + Send + 'static,
+    {
+        let position = self.take(format_args!("a wait for event {:?}", event.key()));
+        AwaitEvent::new(self.attempt.clone(), UnderWay::new(self.lane.clone()), position, id.as_ref(), event)
     }
 
     /// Open a branch: a part of the body with a lane of its own, for several steps in a row beside others.

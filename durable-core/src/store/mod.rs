@@ -12,6 +12,7 @@ pub(crate) mod clock;
 pub(crate) mod commit;
 #[cfg(feature = "testing")]
 pub(crate) mod databases;
+pub(crate) mod event;
 pub(crate) mod fork;
 pub(crate) mod hint;
 pub(crate) mod inspect;

@@ -11,6 +11,7 @@ pub(crate) mod committer;
 pub(crate) mod cut;
 mod deadline;
 mod drive;
+mod events;
 mod execute;
 mod lease;
 mod local;
@@ -45,6 +46,7 @@ use crate::wake::{Wake, Word};
 use crate::workflow::Registry;
 use children::Offspring;
 use committer::Committer;
+use events::Events;
 use lease::{Heart, Lease};
 use local::Local;
 use receive::Receiver;
@@ -83,6 +85,7 @@ pub(crate) struct Engine {
     committer: Committer,
     receiver: Receiver,
     offspring: Offspring,
+    events: Events,
     clock: Arc<DatabaseClock>,
     lease: Lease,
     /// When the next deadline is.
@@ -116,6 +119,7 @@ impl Engine {
             claims: links("claims", Commits::Asynchronous, 1),
             receiver: Receiver::new(&writes, owner, &lease),
             offspring: Offspring::new(&writes, owner, &lease),
+            events: Events::new(&writes, owner, &lease),
             writes,
             transactions: links("transactions", Commits::AsTheApplication, TRANSACTION_LINKS),
             committer: Committer::new(&commits, owner, &lease, &clock),

@@ -11,6 +11,7 @@ mod children_faults;
 mod children_many;
 mod crash;
 mod cutting_off;
+mod events;
 mod faults;
 mod fork;
 mod from_sql;

@@ -13,7 +13,7 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
 /// Those that grow with the work.
-const HOT: [&str; 4] = ["workflow", "step", "message", "child"];
+const HOT: [&str; 5] = ["workflow", "step", "message", "child", "event"];
 
 /// Rows in a batch.
 const BATCH: usize = 500;
@@ -48,13 +48,16 @@ const SOME_AGE: &str = "
     insert into durable.child (bucket, id, parent_bucket, parent, lane, seq, detached)
     select n % 64, 'w-' || n, n / 10 % 64, 'w-' || n / 10, '', n % 10, false from generate_series(1, 20000) n;
 
+    insert into durable.event (bucket, workflow_id, key, n, value, published_at)
+    select n % 64, 'w-' || n, 'word', 1, '1', now() from generate_series(1, 20000) n;
+
     insert into durable.ending (bucket, id, status, failure)
     select n % 64, 'w-' || n, 'cancelled', '{}' from generate_series(1, 20000) n where n % 1000 = 0;
 
     insert into durable.deadline (bucket, id, at)
     select n % 64, 'w-' || n, now() + n * interval '1 s' from generate_series(1, 20000) n;
 
-    analyze durable.ending; analyze durable.deadline;
+    analyze durable.event; analyze durable.ending; analyze durable.deadline;
     analyze durable.child; analyze durable.workflow; analyze durable.step; analyze durable.message; analyze durable.worker;
 ";
 
@@ -77,6 +80,7 @@ const PARAMETERS: &[(&str, &str)] = &[
     ),
     ("counts", ""),
     ("deadlines", "limit"),
+    ("events", "buckets ids texts"),
     ("expire", "id"),
     ("settle", "owner bucket id integer lane integer text text json json json json time ms text json json"),
     ("ended_children", "owner buckets ids integers integers buckets ids bigint"),
@@ -92,11 +96,13 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("let_go", "owner buckets ids integers"),
     ("list_newest", "status name no_text no_time no_time no_text buckets no_time no_text limit"),
     ("list_oldest", "status name no_text no_time no_time no_text buckets no_time no_text limit"),
+    ("look_at_events", "owner buckets ids integers buckets ids texts"),
     ("mark_stands", "text"),
     ("migrate_lock", "text"),
     ("migrated", ""),
     ("owned", "owner"),
     ("ping", ""),
+    ("publish", "owner buckets ids integers lanes integers texts jsons"),
     ("reap", "limit integer owners"),
     ("receive", "owner buckets ids integers lanes integers texts flags bigints"),
     ("record", "owner bucket id integer lane integer text text json json json json time ms"),
