@@ -113,7 +113,9 @@ async fn workers_killed_at_random_lose_and_repeat_no_child() -> Result<()> {
     db.until("select count(*) = 0 from durable.workflow where status in ('queued', 'running', 'suspended')").await;
     let lost = db.count("select count(*) from durable.workflow where recoveries > 0").await;
     let most = db.count("select max(recoveries)::bigint from durable.workflow").await;
-    println!("kills: {KILLS}; workflows that lost a worker after their last suspension: {lost}, at most {most} in a row");
+    println!(
+        "kills: {KILLS}; workflows that lost a worker after their last suspension: {lost}, at most {most} in a row"
+    );
     check(&db.pool, KILLS * AT_ONCE).await
 }
 
