@@ -86,14 +86,16 @@ async fn later(ctx: &Ctx) -> Result<Vec<i64>> {
     ctx.run(work("between".into())).await?;
     let in_branch = ctx.branch(async |ctx: &Ctx| ctx.result(&first).await).await?;
     ctx.sleep(Duration::from_millis(1)).await?;
-    Ok(vec![in_branch, ctx.result(&third).await?, ctx.result(&first).await?])
+    // Two at once for the same one, beside each other and beside an end that was given before.
+    let (third, again) = futures::future::try_join(ctx.result(&third), ctx.result(&third)).await?;
+    Ok(vec![in_branch, third, again, ctx.result(&first).await?])
 }
 
 #[tokio::test]
 async fn a_started_child_can_be_awaited_later_elsewhere_again_or_never() -> Result<()> {
     let (db, kit) = (Db::new().await, Kit::default());
     let durable = worker(&db, &kit).await?;
-    assert_eq!(durable.start(later()).id("p").await?.soon().await?, [2, 6, 2]);
+    assert_eq!(durable.start(later()).id("p").await?.soon().await?, [2, 6, 6, 2]);
     assert_eq!(durable.workflow::<i64>("unawaited").soon().await?, 4);
     assert_eq!(durable.workflow::<i64>("p/2.0").soon().await?, 6);
     assert_eq!(db.count("select count(*) from durable.child where parent = 'p'").await, 3);

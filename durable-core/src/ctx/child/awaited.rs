@@ -25,7 +25,8 @@ pub(in crate::ctx) struct Awaited {
     known: HashMap<Id, Known>,
     /// To be looked at.
     wanted: HashSet<Id>,
-    looking: bool,
+    /// Those that are being looked at, in their order.
+    looking: Option<Vec<Id>>,
     /// Those that have ended, in the order in which this attempt learned it, until a leaf takes them.
     ended: BTreeMap<u64, Id>,
     ends: HashMap<Id, (u64, ChildEnd)>,
@@ -63,12 +64,13 @@ impl Awaited {
 
     /// A leaf waits for the first of these. `wakes` is the latest count that is known.
     pub(in crate::ctx) fn wait(&mut self, at: &Position, of: &Arc<[Id]>, wakes: i64) {
-        if self.leaves.contains_key(at) {
-            return;
-        }
-        let unsure = of.iter().filter(|id| self.known.get(id).is_none_or(|known| known.seen < wakes));
+        let is_new = self.leaves.insert(at.clone(), of.clone()).is_none();
+        let unsure = of.iter().filter(|id| match self.known.get(id) {
+            Some(known) => is_new && known.seen < wakes,
+            // Nobody has looked yet; or another leaf has taken the end that this one was woken for.
+            None => self.looking.as_ref().is_none_or(|ids| ids.binary_search(id).is_err()),
+        });
         self.wanted.extend(unsure.cloned());
-        self.leaves.insert(at.clone(), of.clone());
     }
 
     pub(in crate::ctx) fn end_wait(&mut self, at: &Position) {
@@ -84,7 +86,7 @@ impl Awaited {
 
     /// What to look at now, unless a look is under way.
     pub(in crate::ctx) fn begin_look(&mut self) -> Option<Vec<Id>> {
-        if self.looking || self.wanted.is_empty() {
+        if self.looking.is_some() || self.wanted.is_empty() {
             return None;
         }
         let awaited: HashSet<&Id> = self.leaves.values().flat_map(|of| of.iter()).collect();
@@ -99,13 +101,13 @@ impl Awaited {
         }
         // What is learned in one look is learned in the order of the ids, the same order on every run.
         wanted.sort_unstable();
-        self.looking = true;
+        self.looking = Some(wanted.clone());
         Some(wanted)
     }
 
     /// A look has come back. Answers which leaves are to be polled: they have something to take, or wait for a stranger.
     pub(in crate::ctx) fn looked(&mut self, at: &[Id], seen: ChildrenSeen) -> Vec<Position> {
-        self.looking = false;
+        self.looking = None;
         for id in at {
             self.known.insert(id.clone(), Known { seen: seen.wakes, mine: true });
         }
@@ -278,6 +280,24 @@ mod tests {
             awaited.looked(&look, seen(1, vec![ended(0)]));
             assert!(taken(&mut awaited, &["a"]).is_some());
             awaited.end_wait(&at(n));
+        }
+    }
+
+    #[test]
+    fn two_who_wait_for_the_same_one_both_hear_of_it() {
+        let mut awaited = Awaited::default();
+        awaited.started(id("a"), 0);
+        awaited.wait(&at(1), &ids(&["a"]), 0);
+        awaited.wait(&at(2), &ids(&["a"]), 0);
+        awaited.doubt();
+        for n in 1..=2 {
+            let look = awaited.begin_look().expect("somebody waits and has not heard");
+            // Polled meanwhile: nothing more to be asked for.
+            awaited.wait(&at(2), &ids(&["a"]), 0);
+            awaited.looked(&look, seen(1, vec![ended(0)]));
+            assert!(taken(&mut awaited, &["a"]).is_some());
+            awaited.end_wait(&at(n));
+            awaited.wait(&at(2), &ids(&["a"]), 1);
         }
     }
 
