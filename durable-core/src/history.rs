@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
-pub(crate) use pages::{Answer, History, PAGE_BYTES, PAGE_RECORDS, Page};
+pub(crate) use pages::{Answer, History, PAGE_BYTES, PAGE_RECORDS, Page, Peeked};
 
 /// What kind of a thing stands at a position.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,6 +29,8 @@ pub(crate) enum Kind {
     Start,
     /// The end of a child, as its parent learned it.
     Child,
+    /// The marker of a patch: the workflow went the new way there.
+    Patch,
 }
 
 impl Kind {
@@ -42,12 +44,13 @@ impl Kind {
             Kind::Undo => "undo",
             Kind::Start => "start",
             Kind::Child => "child",
+            Kind::Patch => "patch",
         }
     }
 
     /// The kind in the database; `None` when a newer version wrote it.
     pub(crate) fn parse(word: &str) -> Option<Self> {
-        const ALL: [Kind; 8] = [
+        const ALL: [Kind; 9] = [
             Kind::Step,
             Kind::Transaction,
             Kind::Sleep,
@@ -56,6 +59,7 @@ impl Kind {
             Kind::Undo,
             Kind::Start,
             Kind::Child,
+            Kind::Patch,
         ];
         ALL.into_iter().find(|kind| kind.as_str() == word)
     }
@@ -80,6 +84,17 @@ pub(crate) struct Record {
 }
 
 impl Record {
+    /// What is to be done where the code does not ask for it, if that is known.
+    fn advice(&self) -> String {
+        if self.kind != Kind::Patch {
+            return String::new();
+        }
+        let id = &self.name;
+        format!(
+            "; where the code had ctx.patched({id:?}), put ctx.deprecate_patch({id:?}) for as long as workflows have its marker"
+        )
+    }
+
     /// What it takes in memory, about.
     fn bytes(&self) -> usize {
         let outcome = match &self.outcome {

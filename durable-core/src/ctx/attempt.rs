@@ -3,6 +3,8 @@
 //! Nothing here touches the database: leaves leave orders and outcomes here, and the executor, which polls the body,
 //! carries the ones out and has the others written.
 
+pub(super) mod patch;
+
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -185,6 +187,10 @@ pub(crate) struct Attempt {
     pub(crate) seed: (Id, DateTime<Utc>),
     /// Whom its end wakes, if it is a child.
     pub(crate) parent: Option<Parent>,
+    /// Which generation this is: 0 unless it has continued as new.
+    pub(crate) generation: i32,
+    /// What the body takes for the time at first.
+    pub(crate) began_at: DateTime<Utc>,
     short_wait: Duration,
     /// The database's time when the workflow was claimed, and this process's when the answer had come.
     claimed_at: (DateTime<Utc>, Instant),
@@ -228,13 +234,19 @@ impl Attempt {
             .iter()
             .map(|wait| (Position { lane: wait.lane.as_str().into(), seq: wait.seq }, wait.clone()))
             .collect();
+        let generation = claimed.generation.map_or(0, |(generation, _)| generation);
         Self {
+            generation,
             id: claimed.id.clone(),
             workflow: claimed.name.clone(),
             claims: claimed.claims,
             row_at: claimed.row_at.clone(),
             seed: claimed.seed.clone().unwrap_or_else(|| (claimed.id.clone(), claimed.created_at)),
             parent: claimed.parent.clone(),
+            began_at: match (&claimed.generation, &claimed.seed) {
+                (Some((_, began_at)), _) | (None, Some((_, began_at))) => *began_at,
+                (None, None) => claimed.created_at,
+            },
             short_wait,
             claimed_at: (claimed.now, claimed.seen_at),
             clock,
@@ -242,7 +254,7 @@ impl Attempt {
             orders_closed: Notify::new(),
             is_stopped: AtomicBool::new(false),
             inner: Mutex::new(Inner {
-                recall: Recall::new(history),
+                recall: Recall::new(history.of_generation(generation)),
                 stored,
                 waits: BTreeMap::new(),
                 noted: Vec::new(),

@@ -28,6 +28,8 @@ pub(crate) struct Claimed {
     pub(crate) seed: Option<(Id, DateTime<Utc>)>,
     /// Whom its end wakes, if it is a child.
     pub(crate) parent: Option<Parent>,
+    /// How often it has continued as new, if ever, and when it did last.
+    pub(crate) generation: Option<(i32, DateTime<Utc>)>,
     /// Where its row stands now, as text of the database's; a hint that the next update makes stale.
     pub(crate) row_at: Option<Arc<str>>,
     /// The database's time, and this process's when the answer had come: never later than the truth.
@@ -82,6 +84,7 @@ pub(crate) async fn claim(
                 created_at: row.try_get("created_at")?,
                 seed: seed(row.try_get("seed")?)?,
                 parent: parent(row.try_get("parent")?)?,
+                generation: row.try_get::<Option<&str>, _>("generation")?.map(decode).transpose()?,
                 row_at: row_at(row)?,
                 now: row.try_get("now")?,
                 seen_at,

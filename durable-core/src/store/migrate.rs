@@ -20,6 +20,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 3, name: "fork", text: include_str!("../../migrations/0003_fork.sql") },
     Migration { version: 4, name: "listing", text: include_str!("../../migrations/0004_listing.sql") },
     Migration { version: 5, name: "child", text: include_str!("../../migrations/0005_child.sql") },
+    Migration { version: 8, name: "change", text: include_str!("../../migrations/0008_change.sql") },
 ];
 
 const ACT: &str = "migrate the database";

@@ -13,6 +13,7 @@ pub(crate) mod commit;
 #[cfg(feature = "testing")]
 pub(crate) mod databases;
 pub(crate) mod fork;
+pub(crate) mod generation;
 pub(crate) mod hint;
 pub(crate) mod inspect;
 pub(crate) mod lease;

@@ -67,6 +67,7 @@ impl Engine {
                 Ok(()) => Ended::Returned(returned),
                 Err(stop) => Ended::Stopped(stop),
             },
+            Ended::Stopped(Stop::Continued(next)) => self.before_continuing(attempt, next).await,
             Ended::Panicked(_) | Ended::Stopped(_) => ended,
         };
         let outcome = decide(ended, attempt.left_over());
@@ -157,7 +158,7 @@ impl Engine {
     }
 
     /// Write the outcomes that the body has been given, before anything else of it begins.
-    async fn write_outcomes(&self, attempt: &Arc<Attempt>) -> Result<(), Stop> {
+    pub(super) async fn write_outcomes(&self, attempt: &Arc<Attempt>) -> Result<(), Stop> {
         let write = Write { steps: attempt.take_unwritten(), row: None };
         match self.committer.write(write).await {
             Ok(Some((_, Written { steps: true, .. }))) => Ok(()),
@@ -230,6 +231,10 @@ impl Engine {
                 self.give_up(attempt, &problem).await;
                 None
             }
+            Outcome::Continued(next) => {
+                self.continue_as_new(attempt, &next).await;
+                None
+            }
         }
     }
 
@@ -284,13 +289,13 @@ impl Engine {
                         self.give_up(attempt, &problem).await;
                         return None;
                     }
-                    Err(Stop::Lost | Stop::Cancelled | Stop::Mismatch(_)) => return Some(None),
+                    Err(Stop::Lost | Stop::Cancelled | Stop::Mismatch(_) | Stop::Continued(_)) => return Some(None),
                 },
             }
         }
     }
 
-    async fn give_up(&self, attempt: &Arc<Attempt>, problem: &str) {
+    pub(super) async fn give_up(&self, attempt: &Arc<Attempt>, problem: &str) {
         tracing::error!(workflow = attempt.workflow, id = %attempt.id, problem, "workflow given back");
         attempt.set_leaving(true);
         self.release(&attempt.id, attempt.claims, problem).await;

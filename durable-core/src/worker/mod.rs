@@ -8,6 +8,7 @@
 
 pub(crate) mod committer;
 mod children;
+mod continuing;
 mod drive;
 mod execute;
 mod lease;

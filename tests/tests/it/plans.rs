@@ -67,11 +67,13 @@ const PARAMETERS: &[(&str, &str)] = &[
         "owner buckets ids integers lanes integers texts texts jsons jsons jsons jsons times bigints \
          buckets ids integers texts bigints waits jsons jsons bigints rows",
     ),
+    ("continue_as_new", "owner bucket id integer integer json limit"),
     ("counts", ""),
     ("settle", "owner bucket id integer lane integer text text json json json json time ms text json json"),
     ("ended_children", "owner buckets ids integers integers buckets ids bigint"),
     ("fence", "limit"),
     ("fenced", "owner"),
+    ("forget", "bucket id limit"),
     ("fork", "bucket id integer bucket id integer text json integers jsons"),
     ("hand_back", "owner"),
     ("heartbeat", "owner ms"),
