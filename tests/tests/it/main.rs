@@ -9,6 +9,7 @@ mod children;
 mod children_cancelling;
 mod children_faults;
 mod children_many;
+mod continuing;
 mod crash;
 mod faults;
 mod fork;

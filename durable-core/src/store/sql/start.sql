@@ -16,7 +16,8 @@ found as materialized (
     -- A birth and a claim differ: only at a birth are the claim and the creation one moment. It is found here
     -- when the same statement was sent before and its reply was lost; only the caller that names an owner, and keeps
     -- a place there, may take it for its own.
-    select g.grp, g.policy, g.id, w.created_at, w.name, w.version, w.first_input::text = g.input as same_input,
+    select g.grp, g.policy, g.id, w.created_at, w.name,
+           case when w.first_version = g.version then g.version else w.version end as version, w.first_input::text = g.input as same_input,
            (w.owner = g.owner and w.claims = 1 and w.claimed_at = w.created_at) is true as born_here,
            w.name = g.name and (w.version = g.version or w.first_version = g.version) as same_workflow
     from given g
