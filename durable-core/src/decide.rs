@@ -64,6 +64,8 @@ pub(crate) enum Outcome {
     Released(String),
     /// Forget its history and begin anew.
     Continued(Next),
+    /// Give it back for newer code, which its history may be by; with the end that it has should there be none.
+    Misfit(End),
 }
 
 /// Decide what the end of an attempt means. `left_over` tells whether the history holds what the body never
@@ -112,7 +114,8 @@ mod tests {
             | Outcome::Dropped
             | Outcome::GivenBack
             | Outcome::Released(_)
-            | Outcome::Continued(_) => None,
+            | Outcome::Continued(_)
+            | Outcome::Misfit(_) => None,
         }
     }
 

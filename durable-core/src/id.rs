@@ -135,8 +135,7 @@ impl Position {
 
     /// Whether this position lies in this lane or below it.
     pub(crate) fn is_in(&self, lane: &str) -> bool {
-        lane.is_empty()
-            || self.lane.strip_prefix(lane).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        lane.is_empty() || self.lane.strip_prefix(lane).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     }
 
     /// Whether this position lies in the lane of `other`, at its place or further on, or below such a one.

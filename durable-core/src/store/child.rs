@@ -117,11 +117,7 @@ impl<'c> Batch<'c> {
         Self { children, parents }
     }
 
-    fn bind<'q>(
-        &'q self,
-        query: Query<'q, Postgres, PgArguments>,
-        owner: OwnerId,
-    ) -> Query<'q, Postgres, PgArguments> {
+    fn bind<'q>(&'q self, query: Query<'q, Postgres, PgArguments>, owner: OwnerId) -> Query<'q, Postgres, PgArguments> {
         fn column<'q, T>(children: &'q [(&NewChild, usize)], of: impl Fn(&'q NewChild) -> T) -> Vec<T> {
             children.iter().map(|(child, _)| of(child)).collect()
         }

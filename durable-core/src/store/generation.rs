@@ -44,13 +44,7 @@ pub(crate) async fn continue_as_new(
 }
 
 /// Forget up to `limit` records of earlier generations. How many there were.
-pub(crate) async fn forget(
-    connection: &mut PgConnection,
-    sql: &Sql,
-    id: &Id,
-    limit: i64,
-) -> Result<u64, sqlx::Error> {
-    let forgotten =
-        query(&sql.forget).bind(id.bucket()).bind(id.as_str()).bind(limit).execute(connection).await?;
+pub(crate) async fn forget(connection: &mut PgConnection, sql: &Sql, id: &Id, limit: i64) -> Result<u64, sqlx::Error> {
+    let forgotten = query(&sql.forget).bind(id.bucket()).bind(id.as_str()).bind(limit).execute(connection).await?;
     Ok(forgotten.rows_affected())
 }

@@ -9,6 +9,7 @@ pub(crate) mod child;
 pub(crate) mod claim;
 #[cfg(feature = "testing")]
 pub(crate) mod clock;
+pub(crate) mod code;
 pub(crate) mod commit;
 #[cfg(feature = "testing")]
 pub(crate) mod databases;

@@ -70,7 +70,10 @@ impl Engine {
             Ended::Stopped(Stop::Continued(next)) => self.before_continuing(attempt, next).await,
             Ended::Panicked(_) | Ended::Stopped(_) => ended,
         };
-        let outcome = decide(ended, attempt.left_over());
+        let outcome = match decide(ended, attempt.left_over()) {
+            Outcome::Settled(end) if end.status == Status::Blocked => self.misfit(attempt, claimed, end).await,
+            outcome => outcome,
+        };
         self.carry_out(attempt, outcome).await
     }
 
@@ -231,6 +234,10 @@ impl Engine {
                 self.give_up(attempt, &problem).await;
                 None
             }
+            Outcome::Misfit(end) => {
+                self.leave_to_newer_code(attempt, &end).await;
+                None
+            }
             Outcome::Continued(next) => {
                 self.continue_as_new(attempt, &next).await;
                 None
@@ -320,13 +327,17 @@ impl Engine {
 
     /// Give a workflow back that this process cannot go on with; after too many times it is parked.
     pub(super) async fn release(&self, id: &Id, claims: i32, problem: &str) {
-        let most = self.plan.settings.max_recoveries_i32();
         let failure = Failure::new(FailureKind::Poison, format!("could not go on, again and again: {problem}"));
-        let failure = to_json(&failure);
+        self.release_with(id, claims, &to_json(&failure)).await;
+    }
+
+    /// The same, with the failure that it has once it is parked.
+    pub(super) async fn release_with(&self, id: &Id, claims: i32, failure: &str) {
+        let most = self.plan.settings.max_recoveries_i32();
         let mut backoff = Backoff::for_worker();
         while !self.lease.ended() {
             match call!(self.writes, "give a workflow back", connection =>
-                lease::release(connection, &self.plan.sql, self.owner, (id, claims), most, &failure))
+                lease::release(connection, &self.plan.sql, self.owner, (id, claims), most, failure))
             {
                 Err(error) if backoff.again(&error).await => {}
                 Err(error) => return tracing::error!(%id, %error, "workflow is stuck until this worker ends"),

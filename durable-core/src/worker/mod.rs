@@ -6,8 +6,9 @@
 //! when it was fenced, or the server was replaced, it drops all that it holds in memory and begins again under a new owner
 //! id.
 
-pub(crate) mod committer;
 mod children;
+mod code;
+pub(crate) mod committer;
 mod continuing;
 mod drive;
 mod execute;
@@ -268,6 +269,7 @@ impl Worker {
     pub(crate) async fn start(plan: Arc<Plan>) -> Result<Self, Error> {
         let (engine, heart) = Engine::begin(&plan).await?;
         poll::report_unknown(&engine).await;
+        code::note(&engine).await;
         let current = Arc::new(Mutex::new(Some(engine.clone())));
         let (stop, stopping) = watch::channel(None);
         let (done, finished) = watch::channel(false);

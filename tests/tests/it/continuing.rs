@@ -173,11 +173,10 @@ async fn generations_none_of_whose_commits_is_answered_come_once_each() -> Resul
         assert_eq!(end?, 4);
     }
     assert!(cuts > 20, "{cuts} commits without an answer");
-    let booked: Vec<(String, i64)> = sqlx::query_as(
-        "select name, count(*) from application_row where name <> 'probe' group by name order by name",
-    )
-    .fetch_all(&own.outside)
-    .await?;
+    let booked: Vec<(String, i64)> =
+        sqlx::query_as("select name, count(*) from application_row where name <> 'probe' group by name order by name")
+            .fetch_all(&own.outside)
+            .await?;
     assert_eq!(booked, [1, 2, 3, 4].map(|n: i64| (n.to_string(), 3)));
     let generations: Vec<i32> =
         sqlx::query_scalar("select generation from durable.generation").fetch_all(&own.outside).await?;

@@ -87,6 +87,8 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("mark_stands", "text"),
     ("migrate_lock", "text"),
     ("migrated", ""),
+    ("newer_code", "text integer text"),
+    ("note_code", "queue names versions names flag limit"),
     ("owned", "owner"),
     ("ping", ""),
     ("reap", "limit integer owners"),
@@ -260,8 +262,8 @@ const OF_LISTS: &str = "reset all; set plan_cache_mode = force_custom_plan; set 
 
 const LISTS: &[&str] = &["list_newest", "list_oldest"];
 
-/// Statements that the index of lists is for.
-const FOR_PEOPLE: &[&str] = &["list_newest", "list_oldest", "counts"];
+/// Statements that the index of lists is for, and the one of the start of a worker.
+const FOR_PEOPLE: &[&str] = &["note_code", "list_newest", "list_oldest", "counts"];
 
 /// Statements that run on connections which the application has set up.
 const ON_THE_APPLICATIONS: &[&str] = &["start", "fork", "cancel", "send", "transact", "mark_stands"];

@@ -79,13 +79,7 @@ struct Next {
 }
 
 impl Leaf {
-    fn new(
-        attempt: Arc<Attempt>,
-        under_way: UnderWay,
-        position: Position,
-        name: &'static str,
-        of: Arc<[Id]>,
-    ) -> Self {
+    fn new(attempt: Arc<Attempt>, under_way: UnderWay, position: Position, name: &'static str, of: Arc<[Id]>) -> Self {
         Self { attempt, under_way, position, name, of, began_at: Instant::now(), state: State::New }
     }
 
@@ -244,7 +238,8 @@ impl<T: DeserializeOwned> Future for NextChild<'_, T> {
         };
         let id = Id::trusted(&next.child);
         if !this.children.open.contains_key(&id) {
-            let problem = format!("child {:?} was the next at {}, the code does not wait for it", next.child, leaf.position);
+            let problem =
+                format!("child {:?} was the next at {}, the code does not wait for it", next.child, leaf.position);
             return leaf.mismatch(problem);
         }
         let given = match (&next.failure, codec::decode::<T>(next.output.as_deref().map_or("null", RawValue::get))) {

@@ -177,11 +177,7 @@ impl<W: Workflow> ChildStart<'_, W> {
         }
     }
 
-    fn give(
-        &mut self,
-        given: Result<Id, Failure>,
-        at: DateTime<Utc>,
-    ) -> Poll<Result<Child<OutputOf<W>>, Failure>> {
+    fn give(&mut self, given: Result<Id, Failure>, at: DateTime<Utc>) -> Poll<Result<Child<OutputOf<W>>, Failure>> {
         self.settle();
         self.under_way.lane().observe(at);
         self.under_way.end();
@@ -196,7 +192,10 @@ impl<W: Workflow> ChildStart<'_, W> {
         let known = serde_json::from_str::<Outcome>(&output);
         let mismatch = match (known, &self.options.id) {
             (Ok(Outcome { id }), Some(asked)) if id != *asked => {
-                format!("at position {} the history has started child {id:?}, the code asks for {asked:?}", self.position)
+                format!(
+                    "at position {} the history has started child {id:?}, the code asks for {asked:?}",
+                    self.position
+                )
             }
             (Ok(Outcome { id }), _) => return self.give(Ok(Id::trusted(&id)), record.ended_at),
             (Err(_), _) => format!("the record of the start at {} is not one of a start", self.position),
