@@ -13,6 +13,7 @@ mod continuing;
 mod crash;
 mod faults;
 mod fingerprints;
+mod fleet;
 mod fork;
 mod from_sql;
 mod from_sql_schema;
