@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Engine;
 use crate::ctx::attempt::Attempt;
 use crate::decide::{End, Ended, Outcome, Stop, decide};
+use crate::status::Status;
 use crate::store::claim::Claimed;
 use crate::store::code;
 use crate::store::link::{Backoff, call};
@@ -51,9 +52,19 @@ pub(super) async fn note(engine: &Arc<Engine>) {
 }
 
 impl Engine {
-    /// A body does not fit its history. If newer code is about, that may: the workflow is given back for it. Otherwise it is
-    /// blocked, and its failure says which code it was.
-    pub(super) async fn misfit(&self, attempt: &Arc<Attempt>, claimed: &Claimed, mut end: End) -> Outcome {
+    /// An outcome as it is, unless it is that the body does not fit its history. If newer code is about, that may: the workflow
+    /// is given back for it. Otherwise it is blocked, and its failure says which code it was.
+    pub(super) async fn unless_misfit(&self, attempt: &Arc<Attempt>, claimed: &Claimed, outcome: Outcome) -> Outcome {
+        let mut end = match outcome {
+            Outcome::Settled(end) if end.status == Status::Blocked => end,
+            Outcome::Settled(_)
+            | Outcome::Acknowledged
+            | Outcome::Dropped
+            | Outcome::GivenBack
+            | Outcome::Released(_)
+            | Outcome::Continued(_)
+            | Outcome::Misfit(_) => return outcome,
+        };
         let fingerprint = self.plan.registry.fingerprint(&claimed.name, claimed.version);
         end.failure = end.failure.map(|failure| crate::failure::with_fingerprint(&failure, fingerprint));
         if fingerprint.is_empty() || !self.newer_code_is_about(claimed, fingerprint).await {

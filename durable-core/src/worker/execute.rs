@@ -70,10 +70,7 @@ impl Engine {
             Ended::Stopped(Stop::Continued(next)) => self.before_continuing(attempt, next).await,
             Ended::Panicked(_) | Ended::Stopped(_) => ended,
         };
-        let outcome = match decide(ended, attempt.left_over()) {
-            Outcome::Settled(end) if end.status == Status::Blocked => self.misfit(attempt, claimed, end).await,
-            outcome => outcome,
-        };
+        let outcome = self.unless_misfit(attempt, claimed, decide(ended, attempt.left_over())).await;
         self.carry_out(attempt, outcome).await
     }
 

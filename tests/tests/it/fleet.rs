@@ -79,10 +79,10 @@ async fn a_fleet_is_rolled_under_load_and_no_workflow_is_lost_repeated_or_blocke
     load.goes_on(&db).await;
 
     // One by one, as in a rolling deploy: the first new one comes before any old one goes, one of the old ones is killed.
-    for n in 0..WORKERS {
+    for (n, place) in fleet.iter_mut().enumerate() {
         let next = FleetWorker::begin(PROGRAM, db.url(), Release::Second).await;
         load.goes_on(&db).await;
-        let old = std::mem::replace(&mut fleet[n], next);
+        let old = std::mem::replace(place, next);
         if n == 1 {
             old.kill().await;
             // Now there are workers for it, the client is deployed as well.
