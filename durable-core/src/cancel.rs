@@ -8,11 +8,14 @@ use sqlx::PgConnection;
 
 use crate::client::Client;
 use crate::error::{Error, ErrorKind};
-use crate::id::{Id, OwnerId};
+use crate::id::Id;
 use crate::status::Status;
-use crate::store::cancel::{self as store, Cancelled};
+use crate::store::cancel::{self as store, Cut, Standing};
 use crate::store::link::{Backoff, call};
-use crate::wake::Word;
+use crate::worker::cut;
+
+/// Bytes of a reason.
+const REASON_BYTES_MAX: usize = 8 * 1024;
 
 /// A cancellation about to be made. Made by [`Durable::cancel`](crate::Durable::cancel); awaiting it cancels.
 ///
@@ -28,6 +31,10 @@ use crate::wake::Word;
 /// [`detached`](crate::ChildStart::detached) ones: they are cancelled in the same act. If the workflow is a child itself, its
 /// parent gets that as the child's failure.
 ///
+/// One that has registered undo steps ([`Ctx::undo`](crate::Ctx::undo)) is not over then: nothing of its body begins any more,
+/// but a worker takes it up, runs its undo steps, and then it is cancelled. Whoever waits for its result waits for that. If it is
+/// blocked meanwhile, because its code does not fit its history, cancelling it once more ends it without undoing anything.
+///
 /// With [`in_tx`](Cancel::in_tx) the caller's commit decides, and nothing waits: a plain step may still begin
 /// within a heartbeat of it.
 ///
@@ -39,12 +46,19 @@ use crate::wake::Word;
 pub struct Cancel<'a> {
     client: &'a Arc<Client>,
     id: String,
+    reason: Option<String>,
     tx: Option<&'a mut PgConnection>,
 }
 
 impl<'a> Cancel<'a> {
     pub(crate) fn new(client: &'a Arc<Client>, id: String) -> Self {
-        Self { client, id, tx: None }
+        Self { client, id, reason: None, tx: None }
+    }
+
+    /// Say why: at most 8 KiB, which stand in the workflow's failure and in the error of whoever waits for its result.
+    pub fn reason(mut self, reason: impl Into<String>) -> Self {
+        self.reason = Some(reason.into());
+        self
     }
 
     /// Cancel in the caller's transaction: it is cancelled if, and only if, that commits.
@@ -56,18 +70,40 @@ impl<'a> Cancel<'a> {
     async fn cancel(self) -> Result<(), Error> {
         let id = Id::new(&self.id)?;
         let act = format!("cancel workflow {id}");
+        let reason = self.reason.as_deref();
+        if let Some(reason) = reason {
+            check_reason(reason)?;
+        }
         match self.tx {
-            Some(tx) => cancel_in(tx, self.client, &id, &act).await,
-            None => cancel_alone(self.client, &id, &act).await,
+            Some(tx) => cancel_in(tx, self.client, &id, reason, &act).await,
+            None => cancel_alone(self.client, &id, reason, &act).await,
         }
     }
 }
 
-async fn cancel_in(tx: &mut PgConnection, client: &Client, id: &Id, act: &str) -> Result<(), Error> {
+/// Refuse a reason that the database or a person cannot read.
+fn check_reason(reason: &str) -> Result<(), Error> {
+    let problem = match reason {
+        _ if reason.len() > REASON_BYTES_MAX => {
+            format!("has {} bytes, at most {REASON_BYTES_MAX} are allowed", reason.len())
+        }
+        _ if reason.contains('\0') => "has a NUL character, which the database cannot store".to_owned(),
+        _ => return Ok(()),
+    };
+    Err(Error::new(ErrorKind::Usage, format!("the reason of a cancellation {problem}")))
+}
+
+async fn cancel_in(
+    tx: &mut PgConnection,
+    client: &Client,
+    id: &Id,
+    reason: Option<&str>,
+    act: &str,
+) -> Result<(), Error> {
     let named = |e: sqlx::Error| Error::database(act, &e);
-    let reached = store::cancel(tx, &client.sql, id).await.map_err(named)?;
+    let reached = store::cancel(tx, &client.sql, id, reason).await.map_err(named)?;
     if let Some(own) = reached.iter().find(|own| own.id == *id && own.now) {
-        if let Some((_, queue)) = &own.parent {
+        for queue in own.parent.iter().map(|(_, queue)| queue).chain(&own.undo_in) {
             client.due_soon(queue, None);
         }
         return Ok(());
@@ -76,56 +112,24 @@ async fn cancel_in(tx: &mut PgConnection, client: &Client, id: &Id, act: &str) -
     check(standing, act).map(|_| ())
 }
 
-async fn cancel_alone(client: &Arc<Client>, id: &Id, act: &str) -> Result<(), Error> {
+async fn cancel_alone(client: &Arc<Client>, id: &Id, reason: Option<&str>, act: &str) -> Result<(), Error> {
     let mut backoff = Backoff::for_callers();
     let reached = loop {
-        match call!(client.links, act, connection => store::cancel(connection, &client.sql, id)) {
+        match call!(client.links, act, connection => store::cancel(connection, &client.sql, id, reason)) {
             Ok(reached) => break reached,
             Err(error) if backoff.again(&error).await => {}
             Err(error) => return Err(error),
         }
     };
-    for Cancelled { id, now, stopping, parent } in &reached {
-        match stopping {
-            Some(owner) => stop(client, id, *owner),
-            // Nobody ran it: nothing can begin.
-            None if *now => cancelled(client, id),
-            None => {}
-        }
-        if let Some((parent, queue)) = parent {
-            wake_parent(client, parent, queue);
-        }
-    }
+    cut::tell(&client.wake, client.engine().as_deref(), &reached);
     if !reached.iter().any(|own| own.id == *id) {
         // It has ended, or an earlier try of this very call has cancelled it.
         wait_until_stopped(client, id, act).await?;
     }
-    for Cancelled { id, .. } in reached.iter().filter(|reached| reached.stopping.is_some()) {
+    for Cut { id, .. } in reached.iter().filter(|reached| reached.stopping.is_some()) {
         wait_until_stopped(client, id, act).await?;
     }
     Ok(())
-}
-
-/// A child was cancelled: tell whoever runs its parent, or may take it up.
-fn wake_parent(client: &Client, parent: &Id, queue: &str) {
-    client.due(queue, None);
-    if !client.engine().is_some_and(|engine| engine.poke(parent)) {
-        client.wake.tell_others(Word::Message(parent.digest()));
-    }
-}
-
-/// Have the worker stop it, here or elsewhere.
-fn stop(client: &Client, id: &Id, owner: OwnerId) {
-    match client.engine().filter(|engine| engine.owner == owner) {
-        Some(engine) => engine.stop_cancelled(id),
-        None => client.wake.tell_others(Word::Stopping(owner.0)),
-    }
-}
-
-/// Tell those who wait for its end. This process may not have heard that somebody elsewhere does.
-fn cancelled(client: &Client, id: &Id) {
-    client.wake.ended(id, None);
-    client.wake.tell_others(Word::Ended(id.digest()));
 }
 
 async fn wait_until_stopped(client: &Client, id: &Id, act: &str) -> Result<(), Error> {
@@ -134,8 +138,11 @@ async fn wait_until_stopped(client: &Client, id: &Id, act: &str) -> Result<(), E
     loop {
         match call!(client.links, act, connection => store::stopping(connection, &client.sql, id)) {
             Ok(standing) => {
-                if check(standing, act)?.is_none() {
-                    cancelled(client, id);
+                let standing = check(standing, act)?;
+                if standing.stopping.is_none() {
+                    if !standing.is_cut {
+                        cut::has_ended(&client.wake, id);
+                    }
                     return Ok(());
                 }
             }
@@ -147,15 +154,18 @@ async fn wait_until_stopped(client: &Client, id: &Id, act: &str) -> Result<(), E
     }
 }
 
-/// The worker that has still to stop it, once it is cancelled.
-fn check(standing: Option<(Status, Option<OwnerId>)>, act: &str) -> Result<Option<OwnerId>, Error> {
-    match standing {
-        None => Err(Error::new(ErrorKind::NotFound, format!("could not {act}: there is no such workflow"))),
-        Some((Status::Cancelled, stopping)) => Ok(stopping),
-        Some((status @ (Status::Completed | Status::Failed), _)) => {
+/// Where it stands, once it is cancelled.
+fn check(standing: Option<Standing>, act: &str) -> Result<Standing, Error> {
+    let Some(standing) = standing else {
+        return Err(Error::new(ErrorKind::NotFound, format!("could not {act}: there is no such workflow")));
+    };
+    match standing.status {
+        Status::Cancelled => Ok(standing),
+        status @ (Status::Completed | Status::Failed) => {
             Err(Error::new(ErrorKind::Finished, format!("could not {act}: it is {status} already")))
         }
-        Some((status @ (Status::Queued | Status::Running | Status::Suspended | Status::Blocked), _)) => {
+        Status::Queued | Status::Running | Status::Suspended | Status::Blocked if standing.is_cut => Ok(standing),
+        status @ (Status::Queued | Status::Running | Status::Suspended | Status::Blocked) => {
             // Seen between a failed update and this look: it was resumed or deleted and started again.
             Err(Error::new(ErrorKind::Unavailable, format!("could not {act}: it is {status}, try again")))
         }

@@ -104,8 +104,8 @@ pub struct Builder {
 
 impl Durable {
     /// Build on the application's pool. The library makes connections of its own from the pool's options
-    /// and hooks, so that neither can starve the other: 2 for claims and the lease, up to 3 for what
-    /// workflows come to, up to 4 for messages and what is rare, up to 16 for transactional steps, up to 8 for calls of
+    /// and hooks, so that neither can starve the other: 2 for claims and the lease, up to 4 for what
+    /// workflows come to, up to 4 for messages, children and what is rare, up to 16 for transactional steps, up to 8 for calls of
     /// this handle, 2 for [`hints`](Builder::hints). Each is opened when it is first needed, and
     /// says in `pg_stat_activity` what it is for and whose: `durable commits 63f0c5d21b9e4a77`, before the application's own
     /// name if it has one. Workers end the sessions of a worker that is dead, so they should all have the same role.

@@ -39,6 +39,15 @@ pub(crate) enum Ended {
     Returned(Returns),
     Panicked(String),
     Stopped(Stop),
+    /// Cut off by a cancellation or a deadline, with what that says; run only as far as it had come.
+    Cut(Ending),
+}
+
+/// How a workflow ends that does not end by its body, while its undo steps are run.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Ending {
+    pub(crate) status: Status,
+    pub(crate) failure: Failure,
 }
 
 /// The end of a workflow, or of an attempt that is blocked, as it is written.
@@ -73,7 +82,7 @@ pub(crate) enum Outcome {
 pub(crate) fn decide(ended: Ended, left_over: Result<(), Mismatch>) -> Outcome {
     match (ended, left_over) {
         (Ended::Stopped(Stop::Mismatch(mismatch)), _)
-        | (Ended::Returned(_) | Ended::Stopped(Stop::Continued(_)), Err(mismatch)) => {
+        | (Ended::Returned(_) | Ended::Cut(_) | Ended::Stopped(Stop::Continued(_)), Err(mismatch)) => {
             Outcome::Settled(blocked(&mismatch))
         }
         (Ended::Stopped(Stop::Continued(next)), Ok(())) => Outcome::Continued(next),
@@ -81,6 +90,9 @@ pub(crate) fn decide(ended: Ended, left_over: Result<(), Mismatch>) -> Outcome {
             Outcome::Settled(End { status: Status::Completed, output: Some(output), failure: None })
         }
         (Ended::Returned(Err(failure)), Ok(())) => Outcome::Settled(failed(&failure)),
+        (Ended::Cut(Ending { status, failure }), Ok(())) => {
+            Outcome::Settled(End { status, output: None, failure: Some(to_json(&failure)) })
+        }
         (Ended::Panicked(message), _) => Outcome::Settled(failed(&Failure::new(FailureKind::Panic, message))),
         (Ended::Stopped(Stop::Cancelled), _) => Outcome::Acknowledged,
         (Ended::Stopped(Stop::Lost), _) => Outcome::Dropped,
@@ -124,6 +136,7 @@ mod tests {
         let failure = || Failure::new(FailureKind::Error, "no");
         let mismatch = || Mismatch("x".into());
         let continued = || Ended::Stopped(Stop::Continued(Next { version: 1, input: "1".into() }));
+        let cut = || Ending { status: Status::Cancelled, failure: failure() };
         let table = [
             (Ended::Returned(Ok("1".into())), Ok(()), Some(Status::Completed)),
             (Ended::Returned(Err(failure())), Ok(()), Some(Status::Failed)),
@@ -138,6 +151,8 @@ mod tests {
             (continued(), Ok(()), None),
             // Nor may it begin anew.
             (continued(), Err(mismatch()), Some(Status::Blocked)),
+            (Ended::Cut(cut()), Ok(()), Some(Status::Cancelled)),
+            (Ended::Cut(cut()), Err(mismatch()), Some(Status::Blocked)),
         ];
         for (ended, left_over, expected) in table {
             let shown = format!("{ended:?} {left_over:?}");

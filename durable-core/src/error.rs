@@ -63,6 +63,15 @@ impl Error {
         error
     }
 
+    /// A workflow that was cancelled, as its handle sees it.
+    pub(crate) fn cancelled(id: &str, failure: Option<Failure>) -> Self {
+        let reason = failure.as_ref().map(Failure::message).filter(|reason| !reason.is_empty());
+        let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+        let mut error = Self::new(ErrorKind::Cancelled, format!("workflow {id} was cancelled{reason}"));
+        error.0.failure = failure;
+        error
+    }
+
     /// No answer within the deadline: unknown whether it happened.
     pub(crate) fn no_answer(act: &str, after: std::time::Duration) -> Self {
         let mut error = Self::new(

@@ -58,8 +58,11 @@ pub enum FailureKind {
     Mismatch,
     /// The workflow lost too many workers. It is blocked.
     Poison,
-    /// A child was cancelled; [`Failure::child`] says which.
+    /// It was cancelled, with the reason as its message if there is one. A parent gets it of a child; [`Failure::child`] says
+    /// of which.
     Cancelled,
+    /// It had not ended by its deadline.
+    Deadline,
     /// A child could not be started, because its id belongs to another workflow.
     Conflict,
 }

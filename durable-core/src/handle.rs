@@ -261,7 +261,7 @@ impl<T: DeserializeOwned> Handle<T> {
                 let unknown = || Failure::new(FailureKind::Error, "its failure was not stored");
                 Some(Err(Error::failed(id.as_str(), failure.unwrap_or_else(unknown))))
             }
-            Status::Cancelled => Some(Err(Error::new(ErrorKind::Cancelled, format!("workflow {id} was cancelled")))),
+            Status::Cancelled => Some(Err(Error::cancelled(id.as_str(), failure))),
             Status::Queued | Status::Running | Status::Suspended | Status::Blocked => None,
         }
     }

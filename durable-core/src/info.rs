@@ -70,7 +70,7 @@ pub struct Counts {
     pub queued: u64,
     /// Are run by a worker.
     pub running: u64,
-    /// Wait for a message, a time or a retry.
+    /// Wait for a message, a child, a time or a retry.
     pub suspended: u64,
     /// Failed.
     pub failed: u64,
@@ -88,11 +88,11 @@ pub struct RecordedStep {
     pub lane: String,
     /// The number in the lane.
     pub seq: i32,
-    /// `step`, `transaction`, `sleep` or `receive`.
+    /// `step`, `transaction`, `sleep`, `receive`, `start` (of a child) or `child` (the end of one).
     pub kind: String,
-    /// The name of the step, or the topic.
+    /// The name of the step, the topic, or the workflow that a child runs; `next` where the body waited for any of several.
     pub name: String,
-    /// The arguments, where they are at most 16 KiB.
+    /// The arguments, where they are at most 16 KiB; of a child's end, the child's id.
     pub input: Option<String>,
     /// The output.
     pub output: Option<String>,

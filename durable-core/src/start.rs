@@ -8,6 +8,7 @@ use std::time::Duration;
 use sqlx::PgConnection;
 
 use crate::client::Client;
+use crate::ctx::attempt::WAIT_MAX;
 use crate::error::{Error, ErrorKind};
 use crate::handle::Handle;
 use crate::id::{Id, check_text};
@@ -79,6 +80,7 @@ struct Options<'a> {
     queue: String,
     priority: i16,
     delay: Duration,
+    deadline: Option<Duration>,
     if_exists: IfExists,
     tx: Option<&'a mut PgConnection>,
 }
@@ -89,6 +91,7 @@ impl Options<'_> {
             queue: client.queue.clone(),
             priority: 0,
             delay: Duration::ZERO,
+            deadline: None,
             if_exists: IfExists::default(),
             tx: None,
         }
@@ -113,6 +116,16 @@ macro_rules! start_options {
             /// Start not before this long from now, by the database's clock.
             pub fn delay(mut self, delay: Duration) -> Self {
                 self.options.delay = delay;
+                self
+            }
+
+            /// End it when it has not ended this long after its start, by the database's clock: at most 100 years. It has failed
+            /// then, with a failure of kind [`Deadline`](crate::FailureKind::Deadline); before that its undo steps
+            /// are run, if it has registered any. Its children have the same deadline, unless they have a nearer one of
+            /// their own, or are detached. It is acted on within an
+            /// eighth of the workers' lease (2 s by default), and never early. A workflow that was there already keeps the deadline that it has.
+            pub fn deadline(mut self, deadline: Duration) -> Self {
+                self.options.deadline = Some(deadline);
                 self
             }
 
@@ -216,7 +229,8 @@ fn describe<W: Workflow>(id: Id, call: &Call<W>, options: &Options<'_>) -> Resul
         version: W::VERSION,
         queue: options.queue.clone(),
         priority: options.priority,
-        delay_ms: millis(options.delay.min(crate::ctx::attempt::WAIT_MAX)),
+        delay_ms: millis(options.delay.min(WAIT_MAX)),
+        deadline_ms: options.deadline.map(|deadline| millis(deadline.min(WAIT_MAX))),
         input,
         owner: None,
     })

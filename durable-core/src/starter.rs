@@ -156,9 +156,12 @@ impl Statement {
 /// What is started together, by one worker at most.
 type All<'i> = (Option<OwnerId>, Vec<&'i NewWorkflow>);
 
-/// `None` when it is by the workers of two incarnations.
+/// `None` when it is by the workers of two incarnations, or has deadlines.
 fn together<'i>(items: &[&'i StartItem]) -> Option<All<'i>> {
     let given: Vec<_> = items.iter().flat_map(|item| &item.given).collect();
+    if given.iter().any(|new| new.deadline_ms.is_some()) {
+        return None;
+    }
     let mut owners = given.iter().filter_map(|new| new.owner);
     let owner = owners.next();
     owners.all(|other| Some(other) == owner).then_some((owner, given))

@@ -187,6 +187,7 @@ fn born(given: &NewWorkflow, started: &Started) -> Claimed {
         seed: None,
         generation: None,
         parent: None,
+        ending: None,
         row_at: started.row_at.clone(),
         now: started.created_at,
         seen_at: Instant::now(),

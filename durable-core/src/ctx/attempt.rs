@@ -17,17 +17,17 @@ use tokio::sync::{Notify, oneshot};
 
 use super::child::awaited::Awaited;
 use super::looks::Looks;
-use super::race;
 use super::recall::{ReadOrder, Recall, Recalled};
+use super::strays::{LostChildrenOrder, Strays};
 use super::undo::Registered;
 use crate::clock::DatabaseClock;
-use crate::decide::Stop;
+use crate::decide::{Ending, Stop};
 use crate::failure::Failure;
 use crate::history::{FailedAttempt, History, Kind, Mismatch, Page, Record, StoredWait, WaitKind};
 use crate::id::{Id, Position};
 use crate::retry::Retry;
 use crate::step::{Arguments, StepBody};
-use crate::store::child::{ChildEnd, ChildStarted, ChildrenSeen, NewChild};
+use crate::store::child::{ChildStarted, NewChild};
 use crate::store::claim::{Claimed, Parent};
 use crate::store::commit::WaitRow;
 use crate::store::step::StepRow;
@@ -41,6 +41,8 @@ pub(crate) enum Order {
     StartChild(Box<StartOrder>),
     /// Look which children have ended, and tell the attempt.
     LookAtChildren(ChildrenOrder),
+    /// Cancel children that losers of races have started.
+    CancelLost(LostChildrenOrder),
 }
 
 /// A child to be started.
@@ -127,18 +129,6 @@ pub(crate) enum Asked {
     Stopped,
 }
 
-/// What a race was answered with.
-pub(crate) enum AskedRace {
-    Won {
-        winner: usize,
-        ended_at: DateTime<Utc>,
-    },
-    /// Its arms have to be run.
-    Open,
-    Later,
-    Stopped,
-}
-
 /// Something that a leaf waits for and that may outlive the future.
 pub(crate) struct Waiting {
     pub(crate) kind: WaitKind,
@@ -172,6 +162,8 @@ pub(crate) enum Idle {
     Suspend(Vec<WaitRow>, i64),
     /// It waits for something that is not the context's.
     Foreign,
+    /// It has come as far as it had come before, and is not to go on.
+    Replayed,
 }
 
 /// What the leaves and the executor of one attempt share.
@@ -191,6 +183,8 @@ pub(crate) struct Attempt {
     pub(crate) generation: i32,
     /// What the body takes for the time at first.
     pub(crate) began_at: DateTime<Utc>,
+    /// How it ends, if it was cut off: then the body only comes as far as it had come before.
+    pub(crate) ending: Option<Ending>,
     short_wait: Duration,
     /// The database's time when the workflow was claimed, and this process's when the answer had come.
     claimed_at: (DateTime<Utc>, Instant),
@@ -202,28 +196,33 @@ pub(crate) struct Attempt {
     inner: Mutex<Inner>,
 }
 
-struct Inner {
-    recall: Recall,
-    stored: HashMap<Position, StoredWait>,
-    waits: BTreeMap<Position, Waiting>,
-    noted: Vec<Position>,
-    in_flight: usize,
+/// What changes.
+pub(super) struct Inner {
+    pub(super) recall: Recall,
+    pub(super) stored: HashMap<Position, StoredWait>,
+    pub(super) waits: BTreeMap<Position, Waiting>,
+    pub(super) noted: Vec<Position>,
+    pub(super) in_flight: usize,
     /// Outcomes that the body has been given and that are not written yet.
-    unwritten: Vec<StepRow>,
+    pub(super) unwritten: Vec<StepRow>,
     /// How many of them nothing may begin before: of steps that ran. A sleep's can wait for the next write.
-    pressing: usize,
-    ordered: Vec<Order>,
-    looks: Looks,
-    undos: Vec<Registered>,
-    stop: Option<Stop>,
+    pub(super) pressing: usize,
+    pub(super) ordered: Vec<Order>,
+    pub(super) looks: Looks,
+    /// Children that losers of races have started.
+    pub(super) strays: Strays,
+    pub(super) undos: Vec<Registered>,
+    /// Nothing new begins.
+    pub(super) replays_only: bool,
+    pub(super) stop: Option<Stop>,
     /// A write is under way that gives the workflow up.
-    leaving: bool,
+    pub(super) leaving: bool,
     /// The workflow's count of wakes as the database last told it.
-    wakes: i64,
+    pub(super) wakes: i64,
     /// Grows whenever there may be mail; a receive that saw less looks again.
-    mail: u64,
-    children: Awaited,
-    executor: Option<Waker>,
+    pub(super) mail: u64,
+    pub(super) children: Awaited,
+    pub(super) executor: Option<Waker>,
 }
 
 impl Attempt {
@@ -247,6 +246,7 @@ impl Attempt {
                 (Some((_, began_at)), _) | (None, Some((_, began_at))) => *began_at,
                 (None, None) => claimed.created_at,
             },
+            ending: claimed.ending.clone(),
             short_wait,
             claimed_at: (claimed.now, claimed.seen_at),
             clock,
@@ -263,7 +263,9 @@ impl Attempt {
                 pressing: 0,
                 ordered: Vec::new(),
                 looks: Looks::default(),
+                strays: Strays::default(),
                 undos: Vec::new(),
+                replays_only: claimed.ending.is_some(),
                 stop: None,
                 leaving: false,
                 wakes: claimed.wakes,
@@ -274,7 +276,7 @@ impl Attempt {
         }
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -293,6 +295,8 @@ impl Attempt {
         }
         match inner.recall.ask(at, kind, name, waker) {
             Ok(Recalled::Recorded(record)) => Asked::Recorded(record),
+            // Nobody wakes it: the body has come to where it was cut off. A race has yet to run its arms to there.
+            Ok(Recalled::Nothing) if inner.replays_only && kind != Kind::Race => Asked::Later,
             Ok(Recalled::Nothing) => Asked::Begin,
             Ok(Recalled::Later) => Asked::Later,
             Err(mismatch) => {
@@ -313,66 +317,6 @@ impl Attempt {
             inner.stop(&self.is_stopped, Stop::Mismatch(mismatch));
             false
         })
-    }
-
-    /// Who has won a race of so many arms, if it was decided before. A mismatch stops the attempt.
-    pub(crate) fn ask_race(&self, at: &Position, arms: usize, waker: &Waker) -> AskedRace {
-        match self.ask(at, Kind::Race, race::NAME, waker) {
-            Asked::Recorded(record) => match race::winner(&record, at, arms) {
-                Ok(winner) => {
-                    self.decide_race(at, winner);
-                    AskedRace::Won { winner, ended_at: record.ended_at }
-                }
-                Err(mismatch) => {
-                    self.stop(Stop::Mismatch(mismatch));
-                    AskedRace::Stopped
-                }
-            },
-            Asked::Begin => {
-                self.inner().looks.begin_race(at);
-                AskedRace::Open
-            }
-            Asked::Later => AskedRace::Later,
-            Asked::Stopped => AskedRace::Stopped,
-        }
-    }
-
-    /// An arm of a race is through. Whether it may be decided: no message is on its way to another arm, nor its history; and
-    /// unless a message has decided it, none may be there for one that was about to look.
-    pub(crate) fn may_decide(&self, at: &Position, took_message: bool) -> bool {
-        let mut inner = self.inner();
-        inner.looks.close_race(at);
-        !inner.looks.are_under_way_below(at)
-            && !inner.recall.is_wanted_below(at)
-            && (took_message || !Looks::wait_below(at, &inner.ordered))
-    }
-
-    /// A race is decided: what its losers have recorded or registered counts as nothing.
-    pub(crate) fn decide_race(&self, at: &Position, winner: usize) {
-        let winner_at = Position { lane: at.lane_below().into(), seq: i32::try_from(winner).unwrap_or(i32::MAX) };
-        let mut inner = self.inner();
-        inner.recall.forget_losers(at, winner);
-        inner.undos.retain(|undo| !undo.position.is_below(at) || undo.position.is_below(&winner_at));
-    }
-
-    /// A race is over, or was given up.
-    pub(crate) fn end_race(&self, at: &Position) {
-        self.inner().looks.end_race(at);
-    }
-
-    /// Whether a receive may look into the mailbox.
-    pub(crate) fn may_look(&self, at: &Position) -> bool {
-        self.inner().looks.may_begin(at)
-    }
-
-    pub(crate) fn end_look(&self, at: &Position) {
-        let mut inner = self.inner();
-        inner.in_flight -= 1;
-        inner.looks.end(at);
-    }
-
-    pub(crate) fn register_undo(&self, undo: Registered) {
-        push(&mut self.inner().undos, undo);
     }
 
     /// The wait that an earlier attempt wrote down for a position.
@@ -396,30 +340,6 @@ impl Attempt {
         let mut inner = self.inner();
         inner.waits.remove(at);
         inner.children.end_wait(at);
-    }
-
-    /// A child was started, and the database told the count of wakes.
-    pub(crate) fn child_started(&self, id: &Id, wakes: i64) {
-        let mut inner = self.inner();
-        inner.saw(wakes);
-        inner.children.started(id.clone(), wakes);
-    }
-
-    /// The first of these children that is known to have ended; or wait for one.
-    pub(crate) fn child_end(&self, at: &Position, of: &Arc<[Id]>, waker: &Waker) -> Option<(Id, ChildEnd)> {
-        let mut inner = self.inner();
-        if inner.stop.is_some() {
-            return None;
-        }
-        if let Some(end) = inner.children.take(of) {
-            return Some(end);
-        }
-        let wakes = inner.wakes;
-        inner.children.wait(at, of, wakes);
-        let deadline = inner.children.has_strangers(of).then(|| Instant::now() + STRANGERS_LOOK_AFTER);
-        let waiting = Waiting { deadline, ..Waiting::new(WaitKind::Child, waker) };
-        inner.waits.insert(at.clone(), waiting);
-        None
     }
 
     /// Let an outcome ride along with the workflow's next write, whenever that is.
@@ -501,28 +421,9 @@ impl Attempt {
         for wait in inner.waits.values().filter(|w| w.kind == WaitKind::Receive) {
             wait.waker.wake_by_ref();
         }
-        inner.children.doubt();
-        inner.executor.iter().for_each(Waker::wake_by_ref);
-    }
-
-    /// Children were looked at.
-    pub(crate) fn children_looked(&self, at: &[Id], seen: ChildrenSeen) {
-        let mut inner = self.inner();
-        inner.in_flight -= 1;
-        inner.saw(seen.wakes);
-        let served = inner.children.looked(at, seen);
-        served.iter().filter_map(|leaf| inner.waits.get(leaf)).for_each(|wait| wait.waker.wake_by_ref());
-        // Also when none has ended: now it can be suspended.
-        inner.executor.iter().for_each(Waker::wake_by_ref);
-    }
-
-    /// Take what is to be undone of a body that is gone, the latest first; and whatever it had ordered besides.
-    pub(crate) fn take_undos(&self) -> Vec<Registered> {
-        let mut inner = self.inner();
-        inner.ordered.clear();
-        let mut undos = std::mem::take(&mut inner.undos);
-        undos.sort_by_cached_key(|undo| std::cmp::Reverse(undo.position.path()));
-        undos
+        if inner.children.doubt() {
+            inner.executor.iter().for_each(Waker::wake_by_ref);
+        }
     }
 
     /// Take the outcomes that are not written yet, for the one write that takes them along.
@@ -545,6 +446,10 @@ impl Attempt {
             inner.in_flight += 1;
             inner.ordered.push(Order::LookAtChildren(ChildrenOrder { attempt: self.clone(), awaited }));
         }
+        if let Some(lost) = inner.strays.begin() {
+            inner.in_flight += 1;
+            inner.ordered.push(Order::CancelLost(LostChildrenOrder { attempt: self.clone(), lost }));
+        }
         let begin = inner.let_out();
         if !begin.is_empty() {
             return Idle::Begin(begin);
@@ -552,8 +457,11 @@ impl Attempt {
         if !inner.executor.as_ref().is_some_and(|there| there.will_wake(executor)) {
             inner.executor = Some(executor.clone());
         }
-        if inner.recall.is_wanted() {
+        if inner.recall.is_wanted() || !inner.strays.is_empty() {
             return inner.busy();
+        }
+        if inner.replays_only {
+            return Idle::Replayed;
         }
         if inner.waits.is_empty() {
             return if inner.in_flight == 0 { Idle::Foreign } else { Idle::Busy { awaits_message: false } };
@@ -583,6 +491,7 @@ impl Attempt {
     pub(crate) fn read(&self, page: Page) -> Option<Position> {
         let mut inner = self.inner();
         let (answered, next) = inner.recall.read(page);
+        inner.lose_children_of_losers();
         let executor = inner.executor.clone();
         drop(inner);
         answered.into_iter().for_each(Waker::wake);
@@ -603,18 +512,12 @@ impl Attempt {
 }
 
 impl Inner {
-    fn stop(&mut self, is_stopped: &AtomicBool, reason: Stop) {
+    pub(super) fn stop(&mut self, is_stopped: &AtomicBool, reason: Stop) {
         self.stop.get_or_insert(reason);
         is_stopped.store(true, Ordering::Release);
         if let Some(executor) = self.executor.take() {
             executor.wake();
         }
-    }
-
-    /// The orders that may be carried out now.
-    fn let_out(&mut self) -> Vec<Order> {
-        let Self { looks, ordered, .. } = self;
-        looks.let_out(ordered)
     }
 
     fn busy(&self) -> Idle {
@@ -630,7 +533,7 @@ impl Inner {
     }
 
     /// The database told the count of wakes. Where it has grown, there may be mail for a receive that has not begun yet.
-    fn saw(&mut self, wakes: i64) {
+    pub(super) fn saw(&mut self, wakes: i64) {
         if wakes > self.wakes {
             self.wakes = wakes;
             self.mail = self.mail.max(1);
@@ -661,11 +564,8 @@ impl Inner {
     }
 }
 
-/// When to look again at one who will not wake the workflow by its end: the child of a workflow that this one was forked from.
-const STRANGERS_LOOK_AFTER: Duration = Duration::from_secs(5);
-
 /// Usually it is the only one, for which a vector would make room for four.
-fn push<T>(to: &mut Vec<T>, one: T) {
+pub(super) fn push<T>(to: &mut Vec<T>, one: T) {
     if to.is_empty() {
         to.reserve_exact(1);
     }

@@ -1,5 +1,7 @@
 //! Continuing as new: how a body asks for it. Doing it is `worker::continuing`.
 
+use std::sync::Arc;
+
 use super::attempt::Attempt;
 use super::lane::Lane;
 use crate::decide::{Next, Stop};
@@ -8,12 +10,18 @@ use crate::id::body_lane;
 use crate::workflow::{Call, Workflow};
 
 /// Stop the attempt, so that its workflow begins anew as what is given; or is blocked, where that may not be.
-pub(super) fn begin<W: Workflow>(attempt: &Attempt, lane: &Lane, next: &Call<W>) {
-    let stop = may_begin::<W>(attempt, lane).map_or_else(Stop::Mismatch, |()| {
-        let input = next.encode().unwrap_or_else(|problem| panic!("the input to continue with {problem}"));
-        Stop::Continued(Next { version: W::VERSION, input })
-    });
-    attempt.stop(stop);
+pub(super) async fn begin<W: Workflow>(attempt: &Arc<Attempt>, lane: &Lane, next: Call<W>) {
+    if let Err(mismatch) = may_begin::<W>(attempt, lane) {
+        return attempt.stop(Stop::Mismatch(mismatch));
+    }
+    let input = next.encode().unwrap_or_else(|problem| panic!("the input to continue with {problem}"));
+    // Which they are stands in the history that is about to be forgotten.
+    if attempt.has_strays() {
+        attempt.clone().without_strays().await;
+    }
+    if attempt.ending.is_none() {
+        attempt.stop(Stop::Continued(Next { version: W::VERSION, input }));
+    }
 }
 
 /// Only where nothing else of the body is under way, so that nothing is lost in the middle, whatever the timing.

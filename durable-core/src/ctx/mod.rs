@@ -1,6 +1,6 @@
 //! What a workflow body holds: everything durable that it does begins with `ctx.`.
 //!
-//! `lane` is the order of things, `attempt` what they share with the executor, `recall` and `looks` its parts; `run`, `sleep`,
+//! `lane` is the order of things, `attempt` what they share with the executor, `recall`, `looks` and `strays` its parts; `run`, `sleep`,
 //! `receive`, `child`, `branch`, `race` and `undo` are the things. Running them is the worker's.
 
 pub(crate) mod attempt;
@@ -16,6 +16,7 @@ pub(crate) mod receive;
 pub(crate) mod run;
 pub(crate) mod select;
 pub(crate) mod sleep;
+pub(crate) mod strays;
 pub(crate) mod undo;
 
 use std::fmt;
@@ -143,7 +144,7 @@ impl Ctx {
     /// #[workflow]
     /// async fn cheapest(ctx: &Ctx, shops: Vec<String>) -> anyhow::Result<Option<u32>> {
     ///     let starts = shops.into_iter().map(|shop| ctx.start(quote(shop)));
-    ///     let mut children: Children<u32> = futures::future::try_join_all(starts).await?.into_iter().collect();
+    ///     let mut children: Children<u32> = futures_util::future::try_join_all(starts).await?.into_iter().collect();
     ///     let mut best = None;
     ///     while let Some((_shop, price)) = ctx.next(&mut children).await {
     ///         best = best.min(price.ok()).or(best);
@@ -168,7 +169,8 @@ impl Ctx {
         NextChild::new(self.attempt.clone(), UnderWay::new(self.lane.clone()), position, children)
     }
 
-    /// Register a step that undoes something, should the workflow fail: then what was registered is run in reverse order.
+    /// Register a step that undoes something, should the workflow fail, be [cancelled](crate::Durable::cancel) or miss its
+    /// [deadline](crate::Start::deadline): then what was registered is run in reverse order.
     ///
     /// ```
     /// # use durable::{Ctx, step, workflow};
@@ -195,6 +197,9 @@ impl Ctx {
     /// branch where the branch stands. They are steps like all others, with retries, recorded, and never run again once they
     /// are. One that fails for good does not keep the others from being run; the workflow's failure tells of it. Then the
     /// workflow has failed, with the failure that the body returned. A workflow that completes undoes nothing.
+    ///
+    /// Cut off by a cancellation or a deadline, the body is stopped first; then it is run again from its records to where it
+    /// was, and what it had registered is undone.
     ///
     /// What a loser of a [`race`](Ctx::race) has registered is dropped with it.
     pub fn undo<T>(&self, step: Step<T>) -> Undo<'_, T>
@@ -337,6 +342,9 @@ impl Ctx {
     /// A message that an arm waits for is taken only if that arm goes on with it: in a race there is one look into the
     /// mailbox at a time, and nobody wins while one is under way. So a message that has come beats a time that is over.
     ///
+    /// Children that a loser has started are cancelled, unless they are detached, before the workflow is suspended or ends. Those
+    /// that were started before the race go on.
+    ///
     /// A loser's sleeps, waits and retries are gone. A step of it that is running is dropped at its next await; whether
     /// it has had its effect is then as open as after a crash, and nobody asks for it again. A loser with several calls keeps what
     /// these have done: messages that it has received, steps that were recorded.
@@ -367,8 +375,8 @@ impl Ctx {
 
     #[doc = include_str!("../../docs/continue_as_new.md")]
     pub async fn continue_as_new<W: Workflow>(&self, next: Call<W>) -> ! {
-        continuing::begin(&self.attempt, &self.lane, &next);
-        // Its attempt is stopped, and the body is dropped here.
+        continuing::begin(&self.attempt, &self.lane, next).await;
+        // Its attempt is stopped, and the body is dropped here; or it was cut off before, and has come as far as it had come.
         match std::future::pending::<std::convert::Infallible>().await {}
     }
 

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::Ctx;
-use super::attempt::{AskedRace, Attempt};
+use super::attempt::Attempt;
 use super::branch::LaneFn;
 use super::lane::{Lane, UnderWay};
+use super::looks::AskedRace;
 use crate::decide::to_json;
 use crate::history::{Kind, Mismatch, Record};
 use crate::id::Position;

@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 
 use super::attempt::Attempt;
 use crate::history::{Answer, History, Kind, Mismatch, Page, Peeked, Record};
-use crate::id::Position;
+use crate::id::{Id, Position};
 
 /// A part of a history to be read, from a position on.
 pub(crate) struct ReadOrder {
@@ -101,6 +101,11 @@ impl Recall {
     /// What the losers of a race have recorded counts as nothing from now on.
     pub(super) fn forget_losers(&mut self, race: &Position, winner: usize) {
         self.history.forget_losers(race, winner);
+    }
+
+    /// The children that losers have started, as far as their records were read.
+    pub(super) fn take_lost_children(&mut self) -> Vec<Id> {
+        self.history.take_lost_children()
     }
 
     /// Where to read now: what is wanted first, unless something is being read.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use super::attempt::{Asked, Attempt};
+use super::attempt::{Asked, Attempt, push};
 use super::lane::{Lane, UnderWay};
 use super::run::StepRun;
 use crate::failure::Failure;
@@ -133,4 +133,21 @@ pub(crate) async fn undo_all(attempt: Arc<Attempt>, undos: Vec<Registered>, mut 
         }
     }
     failure
+}
+
+impl Attempt {
+    fn register_undo(&self, undo: Registered) {
+        push(&mut self.inner().undos, undo);
+    }
+
+    /// Take what is to be undone of a body that is gone, the latest first, and let it begin; what the body had ordered besides
+    /// is given up.
+    pub(crate) fn take_undos(&self) -> Vec<Registered> {
+        let mut inner = self.inner();
+        inner.ordered.clear();
+        inner.replays_only = false;
+        let mut undos = std::mem::take(&mut inner.undos);
+        undos.sort_by_cached_key(|undo| std::cmp::Reverse(undo.position.path()));
+        undos
+    }
 }

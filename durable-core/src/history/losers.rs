@@ -2,28 +2,52 @@
 
 use std::collections::BTreeMap;
 
-use crate::id::Position;
+use serde::Deserialize;
 
-/// The decided races of which the history may hold more: the lanes below each, and the one of them that has won.
+use super::{Kind, Record};
+use crate::id::{Id, Position};
+
 #[derive(Default)]
-pub(super) struct Losers(BTreeMap<String, usize>);
+pub(super) struct Losers {
+    /// The decided races of which the history may hold more: the lanes below each, and the one of them that has won.
+    races: BTreeMap<String, usize>,
+    /// Children that losers have started.
+    children: Vec<Id>,
+}
+
+/// What stands in the record of a start.
+#[derive(Deserialize)]
+struct Start {
+    id: String,
+}
 
 impl Losers {
     pub(super) fn note(&mut self, race: &Position, winner: usize) {
-        self.0.insert(race.lane_below(), winner);
+        self.races.insert(race.lane_below(), winner);
     }
 
     pub(super) fn forget(&mut self, race: &Position) {
-        self.0.remove(&race.lane_below());
+        self.races.remove(&race.lane_below());
+    }
+
+    /// A record of a loser is left out.
+    pub(super) fn lose(&mut self, record: &Record) {
+        let started = record.outcome.as_deref().ok().filter(|_| record.kind == Kind::Start);
+        let child = started.and_then(|output| serde_json::from_str::<Start>(output).ok());
+        self.children.extend(child.map(|child| Id::trusted(&child.id)));
+    }
+
+    pub(super) fn take_children(&mut self) -> Vec<Id> {
+        std::mem::take(&mut self.children)
     }
 
     /// Whether a position belongs to a loser.
     pub(super) fn have(&self, at: &Position) -> bool {
-        if self.0.is_empty() {
+        if self.races.is_empty() {
             return false;
         }
         at.lane.match_indices('.').any(|(point, _)| {
-            let winner = self.0.get(&at.lane[..point]);
+            let winner = self.races.get(&at.lane[..point]);
             winner.is_some_and(|winner| arm(&at.lane[point + 1..]) != Some(*winner))
         })
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use super::losers::Losers;
 use super::{Kind, Mismatch, Record};
-use crate::id::Position;
+use crate::id::{Id, Position};
 pub(crate) use peek::Peeked;
 
 /// Records and bytes in one page, and so in what a workflow gets at its claim. A single record may have more.
@@ -141,12 +141,18 @@ impl History {
         for at in lost {
             if let Some(Slot { record: Some(record), .. }) = self.slots.remove(&at) {
                 self.unload(&record);
+                self.losers.lose(&record);
             }
         }
         if self.first_gap(from, Some(&to)).is_none() {
             // Nothing of it is going to be read any more.
             self.losers.forget(race);
         }
+    }
+
+    /// The children that losers have started, of what was read since this was last asked.
+    pub(crate) fn take_lost_children(&mut self) -> Vec<Id> {
+        self.losers.take_children()
     }
 
     /// What the body never asked for, of all that was read, once it has returned: the code has lost a step.
@@ -206,7 +212,11 @@ impl History {
         for (at, record) in page.records {
             let gap = gaps.partition_point(|(start, _)| *start <= at).checked_sub(1);
             let unknown = gap.is_some_and(|gap| before(&at, gaps[gap].1.as_ref())) || (asked && at == page.from);
-            if self.losers.have(&at) || !at.is_in(&self.root) {
+            if !at.is_in(&self.root) {
+                continue;
+            }
+            if self.losers.have(&at) {
+                self.losers.lose(&record);
                 continue;
             }
             // What is known and has no slot was handed out, or written by this attempt.

@@ -28,6 +28,8 @@ pub(crate) struct NewChild {
     pub(crate) queue: Option<String>,
     pub(crate) priority: Option<i16>,
     pub(crate) delay_ms: i64,
+    /// From its start; beside the parent's.
+    pub(crate) deadline_ms: Option<i64>,
     pub(crate) input: String,
     pub(crate) detached: bool,
     /// What is recorded of the start.
@@ -146,6 +148,7 @@ impl<'c> Batch<'c> {
             .bind(column(children, |c| &*c.input))
             .bind(column(children, |c| c.detached))
             .bind(column(children, |c| &*c.output))
+            .bind(column(children, |c| c.deadline_ms))
     }
 
     /// Answers in the order of what was given. One without a row has a parent that is not held.
@@ -199,7 +202,8 @@ pub(crate) enum ChildEnd {
     Completed(String),
     /// With this failure, as stored.
     Failed(Option<String>),
-    Cancelled,
+    /// With this failure, which says why, as stored.
+    Cancelled(Option<String>),
     /// There is no such workflow any more.
     Gone,
 }
@@ -256,7 +260,7 @@ fn found(row: &PgRow) -> Result<ChildFound, sqlx::Error> {
             ChildFound::Ended(ChildEnd::Completed(output.unwrap_or_else(|| "null".to_owned())))
         }
         Some(Status::Failed) => ChildFound::Ended(ChildEnd::Failed(row.try_get("failure")?)),
-        Some(Status::Cancelled) => ChildFound::Ended(ChildEnd::Cancelled),
+        Some(Status::Cancelled) => ChildFound::Ended(ChildEnd::Cancelled(row.try_get("failure")?)),
         Some(Status::Queued | Status::Running | Status::Suspended | Status::Blocked) => ChildFound::NotMine,
     })
 }

@@ -10,9 +10,11 @@ use sqlx::{PgConnection, Row};
 
 use super::query;
 use super::sql::Sql;
+use crate::decide::Ending;
 use crate::failure::Failure;
 use crate::history::{History, Kind, PAGE_BYTES, PAGE_RECORDS, Page, Record, StoredWait};
 use crate::id::{Id, OwnerId, Position};
+use crate::status::Status;
 
 /// A workflow that this worker now owns.
 pub(crate) struct Claimed {
@@ -30,6 +32,8 @@ pub(crate) struct Claimed {
     pub(crate) parent: Option<Parent>,
     /// How often it has continued as new, if ever, and when it did last.
     pub(crate) generation: Option<(i32, DateTime<Utc>)>,
+    /// How it ends, if it was cut off and what it has done is to be undone.
+    pub(crate) ending: Option<Ending>,
     /// Where its row stands now, as text of the database's; a hint that the next update makes stale.
     pub(crate) row_at: Option<Arc<str>>,
     /// The database's time, and this process's when the answer had come: never later than the truth.
@@ -85,6 +89,7 @@ pub(crate) async fn claim(
                 seed: seed(row.try_get("seed")?)?,
                 parent: parent(row.try_get("parent")?)?,
                 generation: row.try_get::<Option<&str>, _>("generation")?.map(decode).transpose()?,
+                ending: ending(row.try_get("ending")?)?,
                 row_at: row_at(row)?,
                 now: row.try_get("now")?,
                 seen_at,
@@ -108,6 +113,13 @@ fn seed(json: Option<&str>) -> Result<Option<(Id, DateTime<Utc>)>, sqlx::Error> 
 fn parent(json: Option<&str>) -> Result<Option<Parent>, sqlx::Error> {
     let parent: Option<(String, Option<String>)> = json.map(decode).transpose()?;
     Ok(parent.map(|(id, queue)| Parent { id: Id::trusted(&id), queue }))
+}
+
+/// How a workflow that was cut off ends.
+fn ending(json: Option<&str>) -> Result<Option<Ending>, sqlx::Error> {
+    let Some((status, failure)) = json.map(decode::<(String, Failure)>).transpose()? else { return Ok(None) };
+    let status = Status::parse(&status).map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
+    Ok(Some(Ending { status, failure }))
 }
 
 /// Records and bytes of a whole claim batch. Ordinary workflows get all they have; where many are claimed at

@@ -1,6 +1,9 @@
 //! Workers' leases: taking and renewing one, fencing those that ran out, handing work back.
 
+use std::time::Duration;
+
 use sqlx::{PgConnection, Row};
+use uuid::Uuid;
 
 use super::sql::Sql;
 use super::{Fence, query};
@@ -34,10 +37,23 @@ pub(crate) async fn heartbeat(
     Ok((fence, stopping.iter().map(|id| Id::trusted(id)).collect()))
 }
 
-/// Fence expired workers. Answers the dead ones that own something, from a look at up to `limit` workflows.
-pub(crate) async fn fence(connection: &mut PgConnection, sql: &Sql, limit: i64) -> Result<Vec<OwnerId>, sqlx::Error> {
-    let rows = query(&sql.fence).bind(limit).fetch_all(connection).await?;
-    rows.iter().map(|row| row.try_get("owner").map(OwnerId)).collect()
+/// What a look for dead workers saw.
+pub(crate) struct Fenced {
+    /// Those that own something, or have something to stop that is to be undone.
+    pub(crate) dead: Vec<OwnerId>,
+    /// How long the next deadline is away.
+    pub(crate) deadline_in: Option<Duration>,
+}
+
+/// Fence expired workers, and find dead ones by a look at up to `limit` workflows.
+pub(crate) async fn fence(connection: &mut PgConnection, sql: &Sql, limit: i64) -> Result<Fenced, sqlx::Error> {
+    let row = query(&sql.fence).bind(limit).fetch_one(connection).await?;
+    let dead: Vec<Uuid> = row.try_get("dead")?;
+    let deadline_in: Option<i64> = row.try_get("deadline_in_ms")?;
+    Ok(Fenced {
+        dead: dead.into_iter().map(OwnerId).collect(),
+        deadline_in: deadline_in.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or_default())),
+    })
 }
 
 /// Whether a worker was fenced.

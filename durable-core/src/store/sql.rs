@@ -33,10 +33,12 @@ macro_rules! statements {
 }
 
 statements! {
-    applied apply cancel claim commit commit_apart continue_as_new counts ended_children fence fenced forget fork hand_back heartbeat hint history input inspect let_go
-    list_newest list_oldest mark_stands migrate_lock migrated migrations newer_code note_code owned ping reap receive record recorded register release resume send settle
-    server silence
-    start start_all start_children start_children_apart start_new steps steps_after stopped stopping transact unknown
+    applied apply cancel cancel_lost claim commit commit_apart counts deadlines ended_children expire fence fenced
+    fork hand_back heartbeat hint history input inspect let_go list_newest list_oldest mark_stands migrate_lock
+    migrated migrations owned ping reap receive record recorded register release resume send server settle silence
+    start start_all start_children start_children_apart start_new steps steps_after stopped stopping transact
+    undo_of_dead unknown
+    continue_as_new forget newer_code note_code
 }
 
 /// A text of ours for another schema: objects are written `durable.x`, the schema itself only where it is made.

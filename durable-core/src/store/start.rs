@@ -20,6 +20,8 @@ pub(crate) struct NewWorkflow {
     pub(crate) queue: String,
     pub(crate) priority: i16,
     pub(crate) delay_ms: i64,
+    /// From when it is started; only `start` knows of it.
+    pub(crate) deadline_ms: Option<i64>,
     pub(crate) input: String,
     /// The worker that it may be born running under.
     pub(crate) owner: Option<OwnerId>,
@@ -56,7 +58,7 @@ pub(crate) struct StartGroup<'g> {
     pub(crate) policy: i32,
 }
 
-/// Start workflows, each for itself. No id may be there twice. Answers for each, in order; `None` for one whose id exists
+/// Start workflows without deadlines, each for itself. No id may be there twice. Answers for each, in order; `None` for one whose id exists
 /// already: ask `start`.
 pub(crate) async fn start_new(
     connection: &mut PgConnection,
@@ -67,7 +69,7 @@ pub(crate) async fn start_new(
     insert(connection, &sql.start_new, owner, given).await
 }
 
-/// Start workflows, all of them or none. No id may be there twice. Answers for each, in order; `None` instead of all answers
+/// Start workflows without deadlines, all of them or none. No id may be there twice. Answers for each, in order; `None` instead of all answers
 /// when an id exists already: ask `start`.
 pub(crate) async fn start_all(
     connection: &mut PgConnection,
@@ -150,6 +152,7 @@ pub(crate) async fn start(
         .bind(column(&given, |g| g.owner.map(|owner| owner.0)))
         .bind(given.iter().map(|(_, policy, ..)| *policy).collect::<Vec<_>>())
         .bind(given.iter().map(|(_, _, group, _)| *group).collect::<Vec<_>>())
+        .bind(column(&given, |g| g.deadline_ms))
         .fetch_all(connection)
         .await?;
     let places: HashMap<&str, usize> = given.iter().map(|(g, _, _, place)| (g.id.as_str(), *place)).collect();

@@ -26,11 +26,18 @@ impl Work {
 pub(crate) async fn work(connection: &mut PgConnection, sql: &Sql) -> Result<Work, sqlx::Error> {
     // One statement, so that nothing changes its status between two looks. Rounded up: never too early.
     let statement = format!(
-        "select count(*) filter (where status = 'running') as running,
-                count(*) filter (where status <> 'running' and due_at <= \"{schema}\".now()) as due,
-                ceil(extract(epoch from min(due_at) filter (where status <> 'running' and due_at > \"{schema}\".now())
-                    - \"{schema}\".now()) * 1000)::bigint as next_in_ms
-         from \"{schema}\".workflow where status in ('queued', 'running', 'suspended')",
+        "with open as (
+             select w.status, w.due_at, d.at as deadline, \"{schema}\".now() as now
+             from \"{schema}\".workflow w
+             left join \"{schema}\".deadline d on d.bucket = w.bucket and d.id = w.id
+             where w.status in ('queued', 'running', 'suspended', 'blocked')
+         )
+         select count(*) filter (where status = 'running') as running,
+                count(*) filter (where status in ('queued', 'suspended') and due_at <= now or deadline <= now) as due,
+                ceil(extract(epoch from least(
+                    min(due_at - now) filter (where status in ('queued', 'suspended') and due_at > now),
+                    min(deadline - now) filter (where deadline > now))) * 1000)::bigint as next_in_ms
+         from open",
         schema = sql.schema
     );
     let row = sqlx::query(AssertSqlSafe(statement)).fetch_one(connection).await?;

@@ -212,7 +212,7 @@ impl Trial {
         let named = |e: sqlx::Error| Error::database(ACT, &e);
         let mut connection = acquire(db.pool(), ACT).await?;
         trial::end_leases(&mut connection, db.sql()).await.map_err(named)?;
-        let dead = lease::fence(&mut connection, db.sql(), REAPED_MAX).await.map_err(named)?;
+        let dead = lease::fence(&mut connection, db.sql(), REAPED_MAX).await.map_err(named)?.dead;
         lease::reap(&mut connection, db.sql(), &dead, REAPED_MAX, RECOVERIES_MAX).await.map_err(named)?;
         drop(connection);
         self.live(db, &Life::new(None)).await.map(drop)

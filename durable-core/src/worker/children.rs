@@ -6,13 +6,17 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::Engine;
+use tokio::sync::oneshot;
+
 use super::lease::{Lease, LeaseView};
+use super::{Engine, cut};
 use crate::ctx::attempt::{Attempt, ChildrenOrder, StartOrder};
+use crate::ctx::strays::LostChildrenOrder;
 use crate::decide::Stop;
 use crate::error::Error;
 use crate::group::{Group, Item, Writer};
 use crate::id::{Id, OwnerId};
+use crate::store::cancel::cancel_lost;
 use crate::store::child::{
     ChildLook, ChildStarted, ChildrenSeen, NewChild, ended_children, start_children, start_children_apart,
 };
@@ -151,6 +155,16 @@ impl Engine {
     /// Start a child for a body. No answer means that the attempt was stopped.
     pub(super) async fn start_child(&self, order: StartOrder) {
         let StartOrder { attempt, child, reply } = order;
+        let id = child.id.clone();
+        attempt.begin_start(&id);
+        // Its leaf has lost a race before this began, or the attempt is over: nobody wants it.
+        if !reply.is_closed() && attempt.stopped().is_none() {
+            self.start_wanted(&attempt, child, reply).await;
+        }
+        attempt.end_start(&id);
+    }
+
+    async fn start_wanted(&self, attempt: &Attempt, child: NewChild, reply: oneshot::Sender<ChildStarted>) {
         let answer = match self.offspring.starts.write(child).await {
             Ok(Some((child, answer))) => {
                 if let ChildStarted::Started { .. } = answer
@@ -182,6 +196,24 @@ impl Engine {
             Ok(Some((look, Some(seen)))) => attempt.children_looked(&look.awaited, seen),
             Ok(Some((_, None)) | None) => attempt.stop(Stop::Lost),
             Err(error) => attempt.stop(Stop::Broken(error.to_string())),
+        }
+    }
+
+    /// Cancel children that losers of a race have started, but for detached ones.
+    pub(super) async fn cancel_lost(&self, order: LostChildrenOrder) {
+        let LostChildrenOrder { attempt, lost } = order;
+        let mut backoff = Backoff::for_worker();
+        while !self.lease.ended() {
+            match call!(self.writes, "cancel the children of losers", connection =>
+                cancel_lost(connection, &self.plan.sql, self.owner, (&attempt.id, attempt.claims), &lost))
+            {
+                Ok(reached) => {
+                    cut::tell(&self.plan.wake, Some(self), &reached);
+                    return attempt.lost_cancelled(&lost);
+                }
+                Err(error) if backoff.again(&error).await => {}
+                Err(error) => return attempt.stop(Stop::Broken(error.to_string())),
+            }
         }
     }
 

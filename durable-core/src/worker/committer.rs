@@ -268,3 +268,43 @@ impl<'i> Batch<'i> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn end(id: &str, parent: Option<&str>) -> Write {
+        let row = WorkflowRow {
+            id: Id::trusted(id),
+            claims: 1,
+            status: Some(Status::Completed),
+            seen: None,
+            waits: None,
+            output: None,
+            failure: None,
+            parent: parent.map(Id::trusted),
+        };
+        Write { steps: Vec::new(), row: Some(Box::new(row)) }
+    }
+
+    #[test]
+    fn a_parent_and_its_child_never_end_in_one_statement() {
+        // Three generations that end at once, in any order, beside two children of somebody else's.
+        for order in [["a", "a/0", "a/0/0"], ["a/0/0", "a/0", "a"], ["a/0", "a", "a/0/0"]] {
+            let mut items: Vec<Write> = order.iter().map(|id| end(id, id.rsplit_once('/').map(|(of, _)| of))).collect();
+            items.extend([end("b/0", Some("b")), end("b/1", Some("b"))]);
+            let (mut left, mut rounds): (Vec<usize>, _) = ((0..items.len()).collect(), 0);
+            while !left.is_empty() {
+                let (now, later) = apart_from_parents(&items, left);
+                let rows: Vec<_> = now.iter().filter_map(|n| items[*n].row.as_ref()).collect();
+                assert!(
+                    rows.iter().all(|row| rows.iter().all(|other| row.parent.as_ref() != Some(&other.id))),
+                    "{order:?}"
+                );
+                assert!(now.is_sorted() && !now.is_empty());
+                (left, rounds) = (later, rounds + 1);
+            }
+            assert!(rounds <= 3, "{order:?}: {rounds}");
+        }
+    }
+}

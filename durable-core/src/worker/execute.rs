@@ -62,9 +62,10 @@ impl Engine {
         let ctx = Ctx::new(attempt.clone());
         let ended = self.run(attempt, body(&ctx, &claimed.input)).await?;
         let ended = self.undo(attempt, ended).await?;
+        let ended = self.without_strays(attempt, ended).await?;
         let ended = match ended {
-            Ended::Returned(returned) => match self.read_rest(attempt).await {
-                Ok(()) => Ended::Returned(returned),
+            Ended::Returned(_) | Ended::Cut(_) => match self.read_rest(attempt).await {
+                Ok(()) => ended,
                 Err(stop) => Ended::Stopped(stop),
             },
             Ended::Stopped(Stop::Continued(next)) => self.before_continuing(attempt, next).await,
@@ -72,6 +73,22 @@ impl Engine {
         };
         let outcome = self.unless_misfit(attempt, claimed, decide(ended, attempt.left_over())).await;
         self.carry_out(attempt, outcome).await
+    }
+
+    /// A workflow does not end before the children of its races' losers are cancelled.
+    async fn without_strays(&self, attempt: &Arc<Attempt>, ended: Ended) -> Option<Ended> {
+        if !attempt.has_strays() || matches!(ended, Ended::Stopped(_)) {
+            return Some(ended);
+        }
+        let done = attempt.clone().without_strays();
+        let done = Box::pin(async move {
+            done.await;
+            Ok(String::new())
+        });
+        match self.run(attempt, done).await? {
+            Ended::Returned(_) => Some(ended),
+            stopped @ (Ended::Panicked(_) | Ended::Stopped(_) | Ended::Cut(_)) => Some(stopped),
+        }
     }
 
     /// Poll the body until it ends or is suspended (`None`). The future is dropped only after its
@@ -82,6 +99,7 @@ impl Engine {
         loop {
             let stop = match self.go_on(attempt, &mut body, &mut look, foreign_reported).await {
                 Came::Ended(ended) => return Some(ended),
+                Came::Replayed => return attempt.ending.clone().map(Ended::Cut),
                 Came::Foreign => {
                     foreign_reported = true;
                     tracing::warn!(
@@ -148,6 +166,7 @@ impl Engine {
                     }
                     Idle::Foreign if foreign_reported => Poll::Pending,
                     Idle::Foreign => Poll::Ready(Came::Foreign),
+                    Idle::Replayed => Poll::Ready(Came::Replayed),
                     Idle::Write => Poll::Ready(Came::Write),
                     Idle::Note(waits) => Poll::Ready(Came::Note(waits)),
                     Idle::Suspend(waits, seen) => Poll::Ready(Came::Suspend(waits, seen)),
@@ -354,6 +373,7 @@ enum Came {
     Note(Vec<WaitRow>),
     Suspend(Vec<WaitRow>, i64),
     Foreign,
+    Replayed,
 }
 
 /// When to look into the mailbox of a body that waits for a message beside other work.

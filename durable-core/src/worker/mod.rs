@@ -10,6 +10,8 @@ mod children;
 mod code;
 pub(crate) mod committer;
 mod continuing;
+pub(crate) mod cut;
+mod deadline;
 mod drive;
 mod execute;
 mod lease;
@@ -23,7 +25,7 @@ mod transaction;
 mod undo;
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::PgPool;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -85,6 +87,8 @@ pub(crate) struct Engine {
     offspring: Offspring,
     clock: Arc<DatabaseClock>,
     lease: Lease,
+    /// When the next deadline is.
+    next_deadline: watch::Sender<Option<Instant>>,
     local: Local,
     /// Where the worker lives. What it runs lives there too, whoever asked for it from wherever.
     runtime: tokio::runtime::Handle,
@@ -120,6 +124,7 @@ impl Engine {
             commits,
             clock,
             lease,
+            next_deadline: watch::Sender::new(None),
             local: Local::default(),
             runtime: tokio::runtime::Handle::current(),
             own: own.clone(),
@@ -202,12 +207,18 @@ impl Engine {
             let act = "acknowledge a cancellation";
             let mut backoff = Backoff::for_worker();
             let ids = [id];
-            while let Err(error) = call!(engine.writes, act, connection =>
-                crate::store::cancel::stopped(connection, &engine.plan.sql, engine.owner, &ids))
-            {
-                if engine.lease.ended() || !backoff.again(&error).await {
-                    break;
+            let undo_in = loop {
+                match call!(engine.writes, act, connection =>
+                    crate::store::cancel::stopped(connection, &engine.plan.sql, engine.owner, &ids))
+                {
+                    Ok(queues) => break queues,
+                    Err(error) if !engine.lease.ended() && backoff.again(&error).await => {}
+                    Err(_) => return,
                 }
+            };
+            for queue in undo_in {
+                engine.plan.wake.now();
+                engine.plan.wake.tell_others(Word::Due(queue));
             }
         });
     }
@@ -306,6 +317,7 @@ async fn supervise(
             patience = asked_to_stop(&mut stopping) => Some(patience),
             () = poll::poll(&engine) => None,
             () = takeover::take_over(&engine) => None,
+            () = deadline::keep_deadlines(&engine) => None,
             () = poll::stop_cancelled(&engine) => None,
             () = engine.pass_messages_on() => None,
             () = engine.lease.lost() => None,

@@ -32,6 +32,7 @@ impl Engine {
                 Order::Receive(order) => drop(self.runtime.spawn(async move { engine.look(order).await })),
                 Order::Read(order) => drop(self.runtime.spawn(async move { engine.read_on(order).await })),
                 Order::StartChild(order) => drop(self.runtime.spawn(async move { engine.start_child(*order).await })),
+                Order::CancelLost(order) => drop(self.runtime.spawn(async move { engine.cancel_lost(order).await })),
                 Order::LookAtChildren(order) => {
                     drop(self.runtime.spawn(async move { engine.look_at_children(order).await }));
                 }

@@ -11,7 +11,8 @@ use super::Engine;
 use crate::error::Error;
 use crate::id::OwnerId;
 use crate::status::Status;
-use crate::store::lease;
+use crate::store::cancel::undo_of_dead;
+use crate::store::lease::{self, Fenced};
 use crate::store::link::call;
 use crate::wake::Word;
 
@@ -51,12 +52,19 @@ pub(super) async fn take_over(engine: &Arc<Engine>) {
 /// Give back workflows of dead workers, as many as fit one round. Whether there may be more.
 async fn round(engine: &Arc<Engine>) -> Result<bool, Error> {
     let plan = &engine.plan;
-    let dead = call!(engine.writes, "look for dead workers", connection =>
+    let Fenced { dead, deadline_in } = call!(engine.writes, "look for dead workers", connection =>
         lease::fence(connection, &plan.sql, LOOK_MAX))?;
+    engine.deadline_in(deadline_in);
     if dead.is_empty() {
         return Ok(false);
     }
     silence(engine, &dead).await;
+    let undo_in = call!(engine.writes, "let go on what dead workers had to stop", connection =>
+        undo_of_dead(connection, &plan.sql, &dead))?;
+    for queue in undo_in {
+        plan.wake.now();
+        plan.wake.tell_others(Word::Due(queue));
+    }
     let max_recoveries = plan.settings.max_recoveries_i32();
     let reaped = call!(engine.writes, "take over from dead workers", connection =>
         lease::reap(connection, &plan.sql, &dead, REAP_MAX, max_recoveries))?;

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use durable::{Child, Ctx, Durable, FailureKind, Status, StepError, seconds, step, terminal, workflow};
+use durable::{Child, Ctx, Durable, FailureKind, Status, StepError, Topic, hours, seconds, step, terminal, workflow};
 use durable_tests::db::Db;
 use durable_tests::kit::{Kit, gated, work};
 use durable_tests::soon::Soon;
@@ -262,6 +262,73 @@ async fn parent_and_child_run_on_different_workers_and_queues() -> Result<()> {
 #[workflow]
 async fn elsewhere(ctx: &Ctx, n: i64) -> Result<i64> {
     Ok(ctx.run(twice(n)).queue("children").await?)
+}
+
+const WORD: Topic<String> = Topic::new("word");
+
+#[workflow]
+async fn starts_then_receives(ctx: &Ctx) -> Result<String> {
+    ctx.run(gated("before".into())).await?;
+    let child = ctx.start(twice(1)).queue("nobody's").await?;
+    let word = ctx.receive(WORD).await?;
+    Ok(format!("{word} beside {}", child.id()))
+}
+
+/// The start tells the body's worker how often the workflow was woken, and with it that there is mail which nobody told it of.
+#[tokio::test]
+async fn a_message_that_came_before_a_child_was_started_is_received() -> Result<()> {
+    let (db, kit) = (Db::new().await, Kit::default());
+    let durable = db.builder().hints(false).register(starts_then_receives).state(kit.clone()).start().await?;
+    let elsewhere = db.builder().hints(false).client().await?;
+    let parent = durable.start(starts_then_receives()).id("p").await?;
+    kit.gate.reached().await;
+    elsewhere.send("p", WORD, "word".to_owned()).await?;
+    kit.gate.open();
+    assert_eq!(parent.soon().await?, "word beside p/1");
+    Ok(())
+}
+
+/// Two races: one that a child wins, and one that it loses to a short sleep.
+#[workflow]
+async fn races(ctx: &Ctx) -> Result<Vec<String>> {
+    let (quick, slow) = (ctx.start(twice(1)).await?, ctx.start(held_child("slow".into())).await?);
+    let mut told = vec![durable::select! { ctx,
+        n = ctx.result(&quick) => format!("child {}", n?),
+        _ = ctx.sleep(hours(1)) => "sleep".to_owned(),
+    }];
+    told.push(durable::select! { ctx,
+        name = ctx.result(&slow) => name?,
+        _ = ctx.sleep(Duration::from_millis(30)) => "sleep".to_owned(),
+    });
+    // What was decided stays so, however the body comes here again.
+    ctx.run(gated("hold".into())).await?;
+    told.push(ctx.result(&slow).await?);
+    Ok(told)
+}
+
+/// Each wait is a suspension, and after it the body runs from its top: what a race has come to is the same every time.
+#[tokio::test]
+async fn a_child_that_lost_a_race_goes_on_and_can_be_awaited_again() -> Result<()> {
+    let (db, kit) = (Db::new().await, Kit::default());
+    let builder = || db.builder().short_wait(Duration::from_millis(10)).register(races).register(twice);
+    let first = builder().register(held_child).state(kit.clone()).start().await?;
+    first.start(races()).id("p").await?;
+    // The child that is held, and the body.
+    for _ in 0..2 {
+        kit.gate.reached().await;
+    }
+    first.shutdown(Duration::ZERO).await;
+    let second = builder().register(held_child).state(kit.clone()).start().await?;
+    for _ in 0..2 {
+        kit.gate.reached().await;
+    }
+    (0..2).for_each(|_| kit.gate.open());
+    assert_eq!(second.workflow::<Vec<String>>("p").soon().await?, ["child 2", "sleep", "slow"]);
+    let children = "select string_agg(w.id || ' ' || w.status, ', ' order by w.id)
+                    from durable.child c join durable.workflow w using (bucket, id)";
+    db.until("select count(*) = 2 from durable.workflow where status = 'completed' and id like 'p/%'").await;
+    assert_eq!(db.text(children).await, "p/0 completed, p/1 completed");
+    Ok(())
 }
 
 /// The same name and version, with another output.

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use durable::{Ctx, Durable, ErrorKind, FailureKind, Status, hours, workflow};
+use durable::{Ctx, Durable, ErrorKind, FailureKind, Status, Topic, hours, workflow};
 use durable_tests::db::Db;
 use durable_tests::kit::{Kit, gated, work};
 use durable_tests::soon::Soon;
 use futures::future::{join_all, try_join_all};
+
+const END: Topic<()> = Topic::new("end");
 
 #[workflow]
 async fn leaf(ctx: &Ctx, name: String) -> Result<()> {
@@ -158,6 +160,108 @@ async fn a_parent_that_ends_leaves_its_children_alone() -> Result<()> {
     assert_eq!(db.text(STANDS).await, "p completed, p/0 running");
     kit.gate.open();
     durable.workflow::<()>("p/0").soon().await?;
+    Ok(())
+}
+
+/// Three generations that all end when they are told to, nobody waiting for anybody.
+#[workflow]
+async fn generation(ctx: &Ctx, below: u32) -> Result<()> {
+    for _ in 0..2 {
+        if below > 0 {
+            ctx.start(generation(below - 1)).await?;
+        }
+    }
+    ctx.receive(END).timeout(hours(1)).await?;
+    Ok(())
+}
+
+/// Ends of children that wake parents, which end themselves, are sent messages and are cancelled: rows are locked in one order
+/// by all of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ends_messages_and_cancellations_of_one_family_do_not_deadlock() -> Result<()> {
+    const FAMILIES: i64 = 30;
+    let db = Db::new().await;
+    let builder = || db.builder().register(generation).poll_every(Duration::from_millis(10));
+    let (one, other) = (builder().start().await?, builder().start().await?);
+    one.start_many((0..FAMILIES).map(|n| (format!("p-{n}"), generation(2)))).await?;
+    db.until("select count(*) = 210 from durable.workflow where status = 'suspended'").await;
+    let ids: Vec<String> =
+        sqlx::query_scalar("select id from durable.workflow order by md5(id)").fetch_all(&db.pool).await?;
+
+    let sends = ids.iter().map(|id| {
+        let one = one.clone();
+        // One that was cancelled before takes no message.
+        async move { drop(one.send(id, END, ()).await) }
+    });
+    let cancels = (0..FAMILIES).filter(|n| n % 2 == 0).map(|n| {
+        let other = other.clone();
+        async move { drop(other.cancel(format!("p-{n}")).await) }
+    });
+    tokio::join!(join_all(sends), join_all(cancels));
+    db.until("select count(*) = 0 from durable.workflow where status in ('queued', 'running', 'suspended')").await;
+    one.shutdown(Duration::from_secs(10)).await;
+    other.shutdown(Duration::from_secs(10)).await;
+
+    let stands = "select string_agg(status || ' ' || n, ', ' order by status) from
+                  (select status, count(*) > 0 as n from durable.workflow group by status) as t";
+    println!("{}", db.text(stands).await);
+    drop((one, other));
+    assert_no_deadlock(&db).await;
+    Ok(())
+}
+
+/// Sessions have told their statistics by the time that they are gone.
+async fn assert_no_deadlock(db: &Db) {
+    db.until(
+        "select count(*) = 0 from pg_stat_activity
+         where application_name like 'durable %' and datname = current_database() and pid <> pg_backend_pid()",
+    )
+    .await;
+    assert_eq!(db.count("select deadlocks from pg_stat_database where datname = current_database()").await, 0);
+}
+
+#[workflow]
+async fn ends_at_gate(ctx: &Ctx) -> Result<String> {
+    Ok(ctx.run(gated("end".into())).await?)
+}
+
+#[workflow]
+async fn awaits_end(ctx: &Ctx) -> Result<String> {
+    Ok(ctx.run(ends_at_gate()).await?)
+}
+
+/// A cancellation waits for the parent's row, then the child ends, and then both may go on. The end has to ask for the parent's
+/// row before it has the child's, where that is the order of their keys; or each would have what the other one waits for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_a_child_locks_its_parent_in_the_order_of_their_keys() -> Result<()> {
+    let (db, kit) = (Db::new().await, Kit::default());
+    let durable = db.builder().lease(Duration::from_secs(60)).register(awaits_end).register(ends_at_gate);
+    let durable = durable.state(kit.clone()).start().await?;
+    let client = db.client().await;
+    let parent_first = "select 'p-' || n from generate_series(1, 100) n
+                        where durable.bucket('p-' || n) < durable.bucket('p-' || n || '/0') limit 1";
+    let id = db.text(parent_first).await;
+    durable.start(awaits_end()).id(&id).await?;
+    kit.gate.reached().await;
+    db.until_status(&id, "suspended").await;
+
+    let mut holder = db.pool.begin().await?;
+    sqlx::query("select from durable.workflow where id = $1 for update").bind(&id).execute(&mut *holder).await?;
+    let wait = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+    let cancelling = tokio::spawn({
+        let (client, id) = (client.clone(), id.clone());
+        async move { client.cancel(id).await }
+    });
+    db.until_count(wait, |count| count == 1).await;
+    kit.gate.open();
+    db.until_count(wait, |count| count == 2).await;
+    holder.commit().await?;
+
+    cancelling.await??;
+    assert_eq!(db.text(STANDS).await, format!("{id} cancelled, {id}/0 cancelled"));
+    durable.shutdown(Duration::from_secs(10)).await;
+    drop((durable, client));
+    assert_no_deadlock(&db).await;
     Ok(())
 }
 

@@ -176,6 +176,44 @@ async fn the_order_in_which_children_came_is_the_same_after_a_recovery() -> Resu
     Ok(())
 }
 
+/// A text of two megabytes that does not compress.
+#[workflow]
+async fn large(ctx: &Ctx) -> Result<String> {
+    Ok((0..65_536).map(|_| ctx.uuid().simple().to_string()).collect())
+}
+
+#[workflow]
+async fn takes_large(ctx: &Ctx, many: usize) -> Result<usize> {
+    let started = try_join_all((0..many).map(|_| ctx.start(large()))).await?;
+    // All have ended by then.
+    ctx.run(gated("before".into())).await?;
+    let texts = try_join_all(started.iter().take(many / 2).map(|child| ctx.result(child))).await?;
+    let mut bytes: usize = texts.iter().map(String::len).sum();
+    let mut rest: Children<String> = started.into_iter().skip(many / 2).collect();
+    while let Some((_, text)) = ctx.next(&mut rest).await {
+        bytes += text?.len();
+    }
+    Ok(bytes)
+}
+
+/// A look brings some megabytes and not the whole: what did not fit into it comes with the next ones.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_outputs_come_a_few_at_a_time() -> Result<()> {
+    const CHILDREN: usize = 10;
+    let (lab, kit) = (Lab::new().await, Kit::default());
+    let durable = lab.worker(lab.builder().register(large).register(takes_large).state(kit.clone())).await?;
+    let parent = durable.start(takes_large(CHILDREN)).id("p").await?;
+    kit.gate.reached().await;
+    lab.db.until("select count(*) = 10 from durable.workflow where status = 'completed'").await;
+    kit.gate.open();
+    assert_eq!(parent.soon().await?, CHILDREN * 65_536 * 32);
+    let spent = lab.spent();
+    let looks = spent.iter().filter(|name| *name == "ended_children").count();
+    println!("looks at {CHILDREN} outputs of 2 MiB: {looks}");
+    assert!((CHILDREN / 2..=CHILDREN).contains(&looks), "{spent:?}");
+    Ok(())
+}
+
 #[workflow]
 async fn held_square(ctx: &Ctx, n: i64) -> Result<i64> {
     ctx.run(gated(format!("{n}"))).await?;

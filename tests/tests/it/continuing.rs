@@ -449,6 +449,62 @@ async fn a_workflow_that_has_continued_is_cancelled_like_others() -> Result<()> 
 }
 
 #[workflow]
+async fn undoing_rounds(ctx: &Ctx, round: i64) -> Result<()> {
+    ctx.undo(work(format!("undo {round}"))).await;
+    if ctx.patched("noted").await {
+        ctx.run(work(format!("round {round}"))).await?;
+    }
+    ctx.receive(WORD).await?;
+    ctx.continue_as_new(undoing_rounds(round + 1)).await
+}
+
+/// What an earlier generation has registered is forgotten with its history.
+#[tokio::test]
+async fn a_cancelled_workflow_undoes_what_its_present_generation_has_registered() -> Result<()> {
+    let (db, kit) = (Db::new().await, Kit::default());
+    let durable = db.builder().register(undoing_rounds).state(kit.clone()).start().await?;
+    durable.start(undoing_rounds(0)).id("u").await?;
+    durable.send("u", WORD, "on".into()).await?;
+    db.until("select count(*) = 1 from durable.step where lane = 'g1' and name = 'work' and kind = 'step'").await;
+    db.until_status("u", "suspended").await;
+    durable.cancel("u").await?;
+    db.until_status("u", "cancelled").await;
+    assert_eq!(kit.log.entries(), ["round 0", "round 1", "undo 1"]);
+    Ok(())
+}
+
+#[workflow]
+async fn waits_for_ever(ctx: &Ctx) -> Result<()> {
+    ctx.receive(WORD).await?;
+    Ok(())
+}
+
+#[workflow]
+async fn leaves_a_child(ctx: &Ctx, round: i64) -> Result<i64> {
+    if round > 0 {
+        return Ok(round);
+    }
+    durable::select! { ctx,
+        waited = ctx.run(waits_for_ever()) => waited?,
+        word = ctx.receive(WORD) => drop(word?),
+    };
+    ctx.continue_as_new(leaves_a_child(1)).await
+}
+
+/// Which they are stands in the history: they are cancelled before that is forgotten.
+#[tokio::test]
+async fn children_of_arms_that_have_lost_are_cancelled_before_the_next_generation_begins() -> Result<()> {
+    let db = Db::new().await;
+    let durable = db.builder().register(leaves_a_child).register(waits_for_ever).start().await?;
+    let handle = durable.start(leaves_a_child(0)).id("l").await?;
+    db.until("select count(*) = 2 from durable.workflow where status = 'suspended'").await;
+    durable.send("l", WORD, "go on".into()).await?;
+    assert_eq!(handle.soon().await?, 1);
+    assert_eq!(db.text("select status from durable.workflow where id <> 'l'").await, "cancelled");
+    Ok(())
+}
+
+#[workflow]
 async fn parent(ctx: &Ctx, round: i64) -> Result<Vec<i64>> {
     let mut ends = Vec::new();
     for _ in 0..2 {

@@ -11,6 +11,7 @@ mod children_faults;
 mod children_many;
 mod continuing;
 mod crash;
+mod cutting_off;
 mod faults;
 mod fingerprints;
 mod fleet;

@@ -48,6 +48,13 @@ const SOME_AGE: &str = "
     insert into durable.child (bucket, id, parent_bucket, parent, lane, seq, detached)
     select n % 64, 'w-' || n, n / 10 % 64, 'w-' || n / 10, '', n % 10, false from generate_series(1, 20000) n;
 
+    insert into durable.ending (bucket, id, status, failure)
+    select n % 64, 'w-' || n, 'cancelled', '{}' from generate_series(1, 20000) n where n % 1000 = 0;
+
+    insert into durable.deadline (bucket, id, at)
+    select n % 64, 'w-' || n, now() + n * interval '1 s' from generate_series(1, 20000) n;
+
+    analyze durable.ending; analyze durable.deadline;
     analyze durable.child; analyze durable.workflow; analyze durable.step; analyze durable.message; analyze durable.worker;
 ";
 
@@ -55,7 +62,8 @@ const SOME_AGE: &str = "
 const PARAMETERS: &[(&str, &str)] = &[
     ("applied", ""),
     ("apply", "integer text"),
-    ("cancel", "id"),
+    ("cancel", "id text"),
+    ("cancel_lost", "owner bucket id integer buckets ids"),
     ("claim", "owner queue names versions limit"),
     (
         "commit_apart",
@@ -69,6 +77,8 @@ const PARAMETERS: &[(&str, &str)] = &[
     ),
     ("continue_as_new", "owner bucket id integer integer json limit"),
     ("counts", ""),
+    ("deadlines", "limit"),
+    ("expire", "id"),
     ("settle", "owner bucket id integer lane integer text text json json json json time ms text json json"),
     ("ended_children", "owner buckets ids integers integers buckets ids bigint"),
     ("fence", "limit"),
@@ -101,17 +111,17 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("send", "bucket id topic text json"),
     ("server", ""),
     ("silence", "ids"),
-    ("start", "buckets ids texts integers texts buckets bigints jsons owners integers integers"),
+    ("start", "buckets ids texts integers texts buckets bigints jsons owners integers integers bigints"),
     ("start_all", "owner buckets ids texts integers texts buckets bigints jsons flags"),
     (
         "start_children",
         "owner buckets ids integers integers buckets ids lanes integers buckets ids texts integers texts buckets bigints \
-         jsons flags jsons",
+         jsons flags jsons bigints",
     ),
     (
         "start_children_apart",
         "owner buckets ids integers integers buckets ids lanes integers buckets ids texts integers texts buckets bigints \
-         jsons flags jsons",
+         jsons flags jsons bigints",
     ),
     ("start_new", "owner buckets ids texts integers texts buckets bigints jsons flags"),
     ("steps", "bucket id"),
@@ -119,6 +129,7 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("stopped", "owner ids"),
     ("stopping", "bucket id"),
     ("transact", "owner text bucket id lane integer text json json json json ms"),
+    ("undo_of_dead", "owners"),
     ("unknown", "queue names versions"),
 ];
 
@@ -344,7 +355,7 @@ async fn no_statement_scans_a_hot_table_for_having_been_planned_when_it_was_know
     let mut connection = PgConnection::connect(db.url()).await?;
     for rows in ["(1, 0)", "(1, 3)", "(1, 100)"] {
         run(&mut connection, format!("truncate {}", HOT.map(|table| format!("durable.{table}")).join(", "))).await?;
-        run(&mut connection, "delete from durable.worker".to_owned()).await?;
+        run(&mut connection, "truncate durable.worker, durable.ending, durable.deadline".to_owned()).await?;
         run(&mut connection, SOME_AGE.replace("(1, 20000)", rows)).await?;
         for table in HOT {
             run(&mut connection, format!("vacuum analyze durable.{table}")).await?;
@@ -357,8 +368,9 @@ async fn no_statement_scans_a_hot_table_for_having_been_planned_when_it_was_know
 /// What the functions for SQL do is planned inside of them, so it is their reads that are counted.
 #[tokio::test]
 async fn no_function_scans_a_hot_table() -> Result<()> {
+    // But for the table of what is being undone, which is as good as empty.
     const FULL_READS: &str = "select coalesce(sum(seq_scan), 0)::bigint from pg_stat_xact_user_tables \
-                              where schemaname = 'durable'";
+                              where schemaname = 'durable' and relname <> 'ending'";
     let db = Db::new().await;
     let mut connection = PgConnection::connect(db.url()).await?;
     run(&mut connection, SOME_AGE.to_owned()).await?;

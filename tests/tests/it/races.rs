@@ -430,6 +430,81 @@ async fn a_race_outlives_a_crash_at_every_point() -> Result<()> {
     Ok(())
 }
 
+#[workflow]
+async fn listens(ctx: &Ctx) -> Result<String> {
+    Ok(ctx.receive(WORD).await?)
+}
+
+/// An hour, or the first of three children; one was there before, one may outlive it, and one is the race's own.
+#[workflow]
+async fn impatient(ctx: &Ctx) -> Result<String> {
+    let before = ctx.start(listens()).id("before").await?;
+    let first = durable::select! { ctx,
+        word = ctx.result(&before) => word?,
+        word = ctx.run(listens()).id("own") => word?,
+        word = ctx.run(listens()).id("detached").detached() => word?,
+        _ = ctx.sleep(hours(1)) => "an hour".to_owned(),
+    };
+    let word = ctx.receive(WORD).timeout(hours(1)).await?;
+    Ok(format!("{first}, then {word:?}"))
+}
+
+/// P6, P13: what a loser has started is stopped; what was there before, or goes its own way, is not.
+#[tokio::test]
+async fn children_of_losers_are_cancelled_and_others_go_on() -> Result<()> {
+    let server = Db::new().await;
+    for winner in ["own", "time"] {
+        let db = TestDatabase::create(&server.pool, |_| async { Ok(()) }).await?;
+        let durable = db.builder().register(impatient).register(listens).start().await?;
+        let handle = durable.start(impatient()).id("p").await?;
+        db.run_until_idle().await?;
+        let (status, output) = if winner == "own" {
+            durable.send("own", WORD, "tea".into()).await?;
+            (Status::Completed, "tea, then None")
+        } else {
+            (Status::Cancelled, "an hour, then None")
+        };
+        db.run_through_waits().await?;
+        assert_eq!(handle.result().await?, output);
+        for (id, status) in [("own", status), ("before", Status::Suspended), ("detached", Status::Suspended)] {
+            assert_eq!(durable.workflow::<String>(id).status().await?, status, "{winner}: {id}");
+        }
+        if winner == "time" {
+            let error = durable.workflow::<String>("own").result().await.unwrap_err().to_string();
+            assert_eq!(error, "workflow own was cancelled: it lost a race");
+        }
+    }
+    Ok(())
+}
+
+#[workflow]
+async fn ends_with_a_race(ctx: &Ctx) -> Result<String> {
+    Ok(durable::select! { ctx,
+        word = ctx.run(listens()).id("loser") => word?,
+        _ = ctx.sleep(hours(1)) => "an hour".to_owned(),
+    })
+}
+
+/// Also when nothing follows the race, and wherever the worker dies.
+#[tokio::test]
+async fn children_of_losers_are_cancelled_whatever_crashes() -> Result<()> {
+    let server = Db::new().await;
+    let db = TestDatabase::create(&server.pool, table).await?;
+    let worker = |builder: Builder, _| builder.register(ends_with_a_race).register(listens);
+    let begin = |durable: Durable| async move {
+        durable.start(ends_with_a_race()).id("p").await?;
+        Ok(())
+    };
+    let check = |pool: PgPool| async move {
+        let told: Vec<String> =
+            sqlx::query_scalar("select id || ' ' || status from durable.workflow order by id").fetch_all(&pool).await?;
+        ensure!(told == ["loser cancelled", "p completed"], "{told:?}");
+        Ok(())
+    };
+    every_crash(db, worker, begin, check).await?.assert_clean();
+    Ok(())
+}
+
 /// Cancelled while it waits, and while its arms run.
 #[tokio::test]
 async fn a_cancelled_race_ends_like_everything_else() -> Result<()> {

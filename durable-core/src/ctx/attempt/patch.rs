@@ -33,6 +33,8 @@ impl Attempt {
             PatchRecalled::Passed => AskedPatch::Passed,
             PatchRecalled::Later => AskedPatch::Later,
             PatchRecalled::Nothing if inner.waits_after(at) => AskedPatch::Passed,
+            // As in `ask`: nothing new begins.
+            PatchRecalled::Nothing if inner.replays_only => AskedPatch::Later,
             PatchRecalled::Nothing => AskedPatch::New,
         }
     }

@@ -33,7 +33,8 @@ const NEXT: &str = "next";
 #[must_use = "a result is not waited for until this is awaited"]
 pub struct ChildResult<'c, T> {
     leaf: Leaf,
-    types: PhantomData<(&'c (), fn() -> T)>,
+    output: PhantomData<fn() -> T>,
+    ctx: PhantomData<&'c ()>,
 }
 
 /// The next child of several to end: await it. Made by [`Ctx::next`](crate::Ctx::next).
@@ -115,7 +116,7 @@ impl Leaf {
             // For people: which one it was.
             input: Some(to_json(&id.as_str())),
             output,
-            failure: failure.map(|failure| to_json(failure)),
+            failure: failure.map(to_json),
             attempts: None,
             ended_at,
             took_ms: millis(self.began_at.elapsed()),
@@ -157,12 +158,16 @@ impl Drop for Leaf {
 /// What the parent is given of an end: the output's JSON, or the failure.
 fn outcome_of(id: &Id, end: ChildEnd) -> Result<String, Failure> {
     let failed = |kind, problem| Failure::new(kind, problem).terminal();
+    let read = |stored: Option<String>| stored.and_then(|failure| serde_json::from_str::<Failure>(&failure).ok());
     let failure = match end {
         ChildEnd::Completed(output) => return Ok(output),
-        ChildEnd::Failed(stored) => stored
-            .and_then(|failure| serde_json::from_str(&failure).ok())
-            .unwrap_or_else(|| Failure::new(FailureKind::Error, "its failure was not stored")),
-        ChildEnd::Cancelled => failed(FailureKind::Cancelled, "it was cancelled"),
+        ChildEnd::Failed(stored) => {
+            read(stored).unwrap_or_else(|| Failure::new(FailureKind::Error, "its failure was not stored"))
+        }
+        ChildEnd::Cancelled(stored) => {
+            let reason = read(stored).filter(|failure| !failure.message().is_empty());
+            reason.unwrap_or_else(|| failed(FailureKind::Cancelled, "it was cancelled"))
+        }
         ChildEnd::Gone => failed(FailureKind::Error, "there is no such workflow any more"),
     };
     Err(failure.of_child(id.as_str()))
@@ -176,7 +181,7 @@ impl<T> ChildResult<'_, T> {
         child: &Child<T>,
     ) -> Self {
         let leaf = Leaf::new(attempt, under_way, position, child.name, [child.id.clone()].into());
-        Self { leaf, types: PhantomData }
+        Self { leaf, output: PhantomData, ctx: PhantomData }
     }
 }
 

@@ -61,6 +61,7 @@ struct Options {
     queue: Option<String>,
     priority: Option<i16>,
     delay: Duration,
+    deadline: Option<Duration>,
     detached: bool,
 }
 
@@ -105,7 +106,15 @@ macro_rules! child_options {
                 $self
             }
 
-            /// Leave it alone when this workflow is cancelled.
+            /// End it when it has not ended this long after its start: at most 100 years. Then it has failed, with a failure of
+            /// kind [`Deadline`](crate::FailureKind::Deadline). This workflow's own deadline holds for it in any case, unless it
+            /// is detached.
+            pub fn deadline(mut $self, deadline: Duration) -> Self {
+                $options.deadline = Some(deadline);
+                $self
+            }
+
+            /// Leave it alone when this workflow is cancelled, or has not ended by its deadline.
             pub fn detached(mut $self) -> Self {
                 $options.detached = true;
                 $self
@@ -158,6 +167,7 @@ impl<W: Workflow> ChildStart<'_, W> {
             queue: options.queue.clone(),
             priority: options.priority,
             delay_ms: millis(options.delay.min(WAIT_MAX)),
+            deadline_ms: options.deadline.map(|deadline| millis(deadline.min(WAIT_MAX))),
             input,
             detached: options.detached,
         })
@@ -165,6 +175,7 @@ impl<W: Workflow> ChildStart<'_, W> {
 
     fn order(&mut self, child: NewChild) {
         let (reply, answer) = oneshot::channel();
+        self.attempt.starts_child(&self.position, &child.id);
         self.state = State::Starting(child.id.clone(), answer);
         self.attempt.begin_flight();
         self.attempt.order(Order::StartChild(Box::new(StartOrder { attempt: self.attempt.clone(), child, reply })));
@@ -197,7 +208,11 @@ impl<W: Workflow> ChildStart<'_, W> {
                     self.position
                 )
             }
-            (Ok(Outcome { id }), _) => return self.give(Ok(Id::trusted(&id)), record.ended_at),
+            (Ok(Outcome { id }), _) => {
+                let id = Id::trusted(&id);
+                self.attempt.starts_child(&self.position, &id);
+                return self.give(Ok(id), record.ended_at);
+            }
             (Err(_), _) => format!("the record of the start at {} is not one of a start", self.position),
         };
         self.attempt.stop(Stop::Mismatch(Mismatch(mismatch)));

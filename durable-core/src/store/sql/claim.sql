@@ -3,6 +3,7 @@
 -- A workflow that lost two workers in a row without recording a step is a suspect. A worker has one suspect at
 -- a time that has not recorded a step since, so that a death is the fault of at most one of them, and a poison
 -- workflow does not take others with it.
+-- What was cut off is not taken before the worker that ran it has stopped it.
 -- Locks: the picked rows, skipping what another worker is taking. Safe to lose: it commits asynchronously.
 with known as (
     select * from unnest($3::text[], $4::integer[]) as k (name, version)
@@ -10,7 +11,7 @@ with known as (
 due as materialized (
     select w.bucket, w.id
     from durable.workflow w
-    where w.status = 'suspended' and w.queue = $2 and w.due_at <= durable.now()
+    where w.status = 'suspended' and w.queue = $2 and w.due_at <= durable.now() and w.stopping is null
       and (w.name, w.version) in (select k.name, k.version from known k)
     order by w.due_at
     limit $5
@@ -20,6 +21,7 @@ ready as materialized (
     select w.bucket, w.id
     from durable.workflow w
     where w.status = 'queued' and w.queue = $2 and w.due_at <= durable.now() and w.recoveries < 2
+      and w.stopping is null
       and (w.name, w.version) in (select k.name, k.version from known k)
     order by w.priority, w.due_at
     limit $5
@@ -29,6 +31,7 @@ suspect as materialized (
     select w.bucket, w.id
     from durable.workflow w
     where w.status = 'queued' and w.queue = $2 and w.due_at <= durable.now() and w.recoveries >= 2
+      and w.stopping is null
       and (w.name, w.version) in (select k.name, k.version from known k)
       and not exists (
           select from durable.workflow o
@@ -61,4 +64,6 @@ returning w.id, w.name, w.version, w.input::text as input, w.waits::text as wait
                                               where p.bucket = c.parent_bucket and p.id = c.parent offset 0))::text
            from durable.child c where c.bucket = w.bucket and c.id = w.id offset 0) as parent,
           (select json_build_array(g.generation, g.started_at)::text
-           from durable.generation g where g.bucket = w.bucket and g.id = w.id offset 0) as generation
+           from durable.generation g where g.bucket = w.bucket and g.id = w.id offset 0) as generation,
+          (select json_build_array(e.status, e.failure)::text
+           from durable.ending e where e.bucket = w.bucket and e.id = w.id offset 0) as ending

@@ -71,7 +71,7 @@ became as (
         recoveries = case when b.status = 'suspended' then 0 else w.recoveries end,
         output = b.output::json,
         failure = b.failure::json,
-        finished_at = case when b.status in ('completed', 'failed') then durable.now() end
+        finished_at = case when b.status in ('completed', 'failed', 'cancelled') then durable.now() end
     from becoming b
     -- any, so that nobody walks the key for being in order; see PLANS in store/link.rs
     where w.bucket = any (array[b.bucket]) and w.id = b.id and w.owner is not distinct from $1 and w.claims = b.claims

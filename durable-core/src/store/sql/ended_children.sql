@@ -2,8 +2,8 @@
 -- while it is held by the owner $1 under the claim that is given with it.
 -- The answer has a row for each of those that wait and are held, with its count of wakes: whatever ends later than this look
 -- saw has bumped it. And a row for each awaited one that has ended, does not exist, or is not its child. Values come along
--- as far as they have $8 bytes together, where what is stored compressed counts eightfold, and one in any case for each that
--- waits; for the others (not `there`) one has to look again.
+-- as far as they have $8 bytes together, where what is stored compressed counts eightfold, and one that has ended in any case for
+-- each that waits; for the others (not `there`) one has to look again.
 -- Locks: nothing.
 with waiting as materialized (
     select p.n, p.bucket, p.id, w.wakes
@@ -20,6 +20,7 @@ with waiting as materialized (
 ),
 found as (
     select a.waiting_n, a.n, w.status, w.output, w.failure, c.mine is true as mine,
+           coalesce(w.status in ('completed', 'failed', 'cancelled'), false) as has_ended,
            128 + coalesce(pg_column_size(w.failure), 0)
                + coalesce(least(pg_column_size(w.output), 100000000), 0)
                  * case when pg_column_compression(w.output) is null then 1 else 8 end as size
@@ -42,8 +43,8 @@ found as (
 ),
 counted as (
     select f.*,
-           sum(f.size) over (order by f.n rows unbounded preceding) <= $8
-               or row_number() over (partition by f.waiting_n order by f.n) = 1 as there
+           not f.has_ended or sum(f.size) over (order by f.n rows unbounded preceding) <= $8
+               or row_number() over (partition by f.waiting_n, f.has_ended order by f.n) = 1 as there
     from found f
 )
 select p.n as waiting_n, null::integer as n, p.wakes, null as status, true as mine, true as there,

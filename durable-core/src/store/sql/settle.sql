@@ -16,7 +16,7 @@ set status = $15, owner = null, due_at = null,
     -- A blocked workflow goes on one day, and its timers must not start over.
     waits = case when $15 = 'blocked' then w.waits end,
     output = $16::json, failure = $17::json,
-    finished_at = case when $15 in ('completed', 'failed') then durable.now() end
+    finished_at = case when $15 in ('completed', 'failed', 'cancelled') then durable.now() end
 where w.bucket = $2 and w.id = $3 and w.owner is not distinct from $1 and w.claims = $4
   and ($5 is null or exists (select from done))
 returning durable.now() as now

@@ -4,13 +4,14 @@
 -- A row that names an owner is born running and owned by it, so that no claim is needed; but only while that worker
 -- holds its lease.
 -- Whoever asks matches the answers to the ids in memory, where it costs less than a join.
+-- What has a deadline has it in a row of its own.
 -- Locks: the new rows, in key order, which is the order in which they are given. A concurrent start of the same id waits
 -- for the other transaction.
 with given as (
     select *
     from unnest($1::smallint[], $2::text[], $3::text[], $4::integer[], $5::text[], $6::smallint[],
-                $7::bigint[], $8::text[], $9::uuid[], $10::integer[], $11::integer[])
-        as g (bucket, id, name, version, queue, priority, delay_ms, input, owner, policy, grp)
+                $7::bigint[], $8::text[], $9::uuid[], $10::integer[], $11::integer[], $12::bigint[])
+        as g (bucket, id, name, version, queue, priority, delay_ms, input, owner, policy, grp, deadline_ms)
 ),
 found as materialized (
     -- A birth and a claim differ: only at a birth are the claim and the creation one moment. It is found here
@@ -56,6 +57,14 @@ born as (
     where g.grp <> all (array(select r.grp from refused r))
     on conflict (bucket, id) do nothing
     returning id, owner, created_at, ctid::text as row_at
+),
+bounded as (
+    insert into durable.deadline (bucket, id, at)
+    select g.bucket, g.id, durable.now() + g.deadline_ms * interval '1 millisecond'
+    from given g
+    where g.deadline_ms is not null and g.id = any (array(select b.id from born b))
+    -- of a workflow that had the id before
+    on conflict (bucket, id) do update set at = excluded.at
 )
 select b.id, true as created, b.owner is not null as born_here, b.created_at, null as name,
        null as version, true as same_input, false as refused, b.row_at

@@ -1,12 +1,13 @@
--- Start workflows as children ($5 to $17) of others ($2 to $4), each only while its parent is held by the owner $1 under the
+-- Start workflows as children ($5 to $20) of others ($2 to $4), each only while its parent is held by the owner $1 under the
 -- claim that is given with it; and record the start as the outcome of a position of the parent. All of it or, where an id or
 -- a position is taken, nothing: it fails then, and `start_children_apart` finds out.
--- What is not given (queue, priority) a child has from its parent.
+-- What is not given (queue, priority) a child has from its parent; its deadline is the nearer one of both, unless it is detached.
 -- The parent's row is locked, so that a cancellation either finds the child or keeps it from being started.
 -- The answer has a row for each child whose parent is held: its number, the parent's count of wakes, and the time.
 -- Locks: the parents' rows, then the new rows, both in key order, in which they are given.
 with parents as materialized (
-    select p.n, w.wakes, w.queue, w.priority
+    select p.n, w.wakes, w.queue, w.priority,
+           (select d.at from durable.deadline d where d.bucket = w.bucket and d.id = w.id offset 0) as deadline
     from (
         select unnest($2::smallint[]) as bucket, unnest($3::text[]) as id, unnest($4::integer[]) as claims,
                generate_subscripts($2, 1) as n
@@ -18,14 +19,16 @@ with parents as materialized (
     for no key update of w
 ),
 given as materialized (
-    select g.*, p.wakes, coalesce(g.own_queue, p.queue) as queue, coalesce(g.own_priority, p.priority) as priority
+    select g.*, p.wakes, coalesce(g.own_queue, p.queue) as queue, coalesce(g.own_priority, p.priority) as priority,
+           least(case when not g.detached then p.deadline end,
+                 durable.now() + g.deadline_ms * interval '1 millisecond') as deadline
     from (
         select unnest($5::integer[]) as parent_n, unnest($6::smallint[]) as parent_bucket, unnest($7::text[]) as parent,
                unnest($8::text[]) as lane, unnest($9::integer[]) as seq, unnest($10::smallint[]) as bucket,
                unnest($11::text[]) as id, unnest($12::text[]) as name, unnest($13::integer[]) as version,
                unnest($14::text[]) as own_queue, unnest($15::smallint[]) as own_priority,
                unnest($16::bigint[]) as delay_ms, unnest($17::text[]) as input, unnest($18::boolean[]) as detached,
-               unnest($19::text[]) as output, generate_subscripts($5, 1) as n
+               unnest($19::text[]) as output, unnest($20::bigint[]) as deadline_ms, generate_subscripts($5, 1) as n
     ) g
     join parents p on p.n = g.parent_n
 ),
@@ -39,6 +42,12 @@ noted as (
     insert into durable.child (bucket, id, parent_bucket, parent, lane, seq, detached)
     select g.bucket, g.id, g.parent_bucket, g.parent, g.lane, g.seq, g.detached
     from given g
+),
+bounded as (
+    insert into durable.deadline (bucket, id, at)
+    select g.bucket, g.id, g.deadline from given g where g.deadline is not null
+    -- of a workflow that had the id before
+    on conflict (bucket, id) do update set at = excluded.at
 ),
 recorded as (
     insert into durable.step (bucket, workflow_id, lane, seq, kind, name, output, started_at)

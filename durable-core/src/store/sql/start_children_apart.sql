@@ -15,7 +15,8 @@ with asked as materialized (
                unnest($11::text[]) as id, unnest($12::text[]) as name, unnest($13::integer[]) as version,
                unnest($14::text[]) as own_queue, unnest($15::smallint[]) as own_priority,
                unnest($16::bigint[]) as delay_ms, unnest($17::text[]) as input, unnest($18::boolean[]) as detached,
-               unnest($19::text[]) as output, generate_subscripts($5, 1) as n
+               unnest($19::text[]) as output, unnest($20::bigint[]) as deadline_ms,
+               generate_subscripts($5, 1) as n
     ) g
     left join lateral (
         -- offset 0 keeps these looks by the key
@@ -34,7 +35,8 @@ with asked as materialized (
     ) s on true
 ),
 parents as materialized (
-    select p.n, w.wakes, w.queue, w.priority
+    select p.n, w.wakes, w.queue, w.priority,
+           (select d.at from durable.deadline d where d.bucket = w.bucket and d.id = w.id offset 0) as deadline
     from (
         select unnest($2::smallint[]) as bucket, unnest($3::text[]) as id, unnest($4::integer[]) as claims,
                generate_subscripts($2, 1) as n
@@ -61,6 +63,21 @@ noted as (
     select a.bucket, a.id, a.parent_bucket, a.parent, a.lane, a.seq, a.detached
     from born b
     join asked a on a.bucket = b.bucket and a.id = b.id
+),
+bounded as (
+    insert into durable.deadline (bucket, id, at)
+    select t.bucket, t.id, t.deadline
+    from (
+        select b.bucket, b.id,
+               least(case when not a.detached then p.deadline end,
+                     durable.now() + a.deadline_ms * interval '1 millisecond') as deadline
+        from born b
+        join asked a on a.bucket = b.bucket and a.id = b.id
+        join parents p on p.n = a.parent_n
+    ) t
+    where t.deadline is not null
+    -- of a workflow that had the id before
+    on conflict (bucket, id) do update set at = excluded.at
 ),
 recorded as (
     insert into durable.step (bucket, workflow_id, lane, seq, kind, name, output, started_at)

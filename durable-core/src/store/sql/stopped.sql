@@ -1,4 +1,5 @@
--- Say that $1 has stopped these cancelled workflows.
+-- Say that $1 has stopped these workflows, which were cancelled or cut off. What is to be undone is due now; the answer has its
+-- queue.
 -- Locks: their rows, in key order.
 with mine as (
     select w.bucket, w.id
@@ -8,7 +9,9 @@ with mine as (
     for no key update
 )
 update durable.workflow w
-set stopping = null
+set stopping = null,
+    due_at = case when w.status in ('queued', 'suspended') then durable.now() else w.due_at end
 from mine m
 -- any, so that nobody walks the key for being in order; see PLANS in store/link.rs
 where w.bucket = any (array[m.bucket]) and w.id = m.id
+returning case when w.status in ('queued', 'suspended') then w.queue end as undo_in
