@@ -312,6 +312,15 @@ impl Builder {
         self
     }
 
+    /// Whether this worker, when it starts, sets those workflows of its queue and its bodies going again that are blocked because
+    /// other code did not fit their histories. Default true: so a deploy that mends the code mends what it had blocked.
+    /// What was blocked by the very code that this worker has is left, so nothing goes in circles; and
+    /// [`resume`](Durable::resume) does it by hand.
+    pub fn resume_mismatches(mut self, resume: bool) -> Self {
+        self.settings.resume_mismatches = resume;
+        self
+    }
+
     /// Whether to bring the schema up to date first. Default true; without it a schema that is missing or
     /// old is an error that says what to run.
     pub fn migrate(mut self, migrate: bool) -> Self {

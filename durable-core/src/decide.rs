@@ -18,6 +18,16 @@ pub(crate) enum Stop {
     Overtaken,
     /// This process cannot go on with it, through no fault of the workflow.
     Broken(String),
+    /// The body has asked to begin anew, with another input.
+    Continued(Next),
+}
+
+/// What a workflow that continues as new goes on with.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Next {
+    pub(crate) version: i32,
+    /// As JSON.
+    pub(crate) input: String,
 }
 
 /// What a body came to: its output's JSON, or how it failed.
@@ -61,15 +71,21 @@ pub(crate) enum Outcome {
     GivenBack,
     /// Give it back after something went wrong here.
     Released(String),
+    /// Forget its history and begin anew.
+    Continued(Next),
+    /// Give it back for newer code, which its history may be by; with the end that it has should there be none.
+    Misfit(End),
 }
 
 /// Decide what the end of an attempt means. `left_over` tells whether the history holds what the body never
 /// asked for; that matters only once the body is through.
 pub(crate) fn decide(ended: Ended, left_over: Result<(), Mismatch>) -> Outcome {
     match (ended, left_over) {
-        (Ended::Stopped(Stop::Mismatch(mismatch)), _) | (Ended::Returned(_) | Ended::Cut(_), Err(mismatch)) => {
+        (Ended::Stopped(Stop::Mismatch(mismatch)), _)
+        | (Ended::Returned(_) | Ended::Cut(_) | Ended::Stopped(Stop::Continued(_)), Err(mismatch)) => {
             Outcome::Settled(blocked(&mismatch))
         }
+        (Ended::Stopped(Stop::Continued(next)), Ok(())) => Outcome::Continued(next),
         (Ended::Returned(Ok(output)), Ok(())) => {
             Outcome::Settled(End { status: Status::Completed, output: Some(output), failure: None })
         }
@@ -106,7 +122,12 @@ mod tests {
     fn status(outcome: &Outcome) -> Option<Status> {
         match outcome {
             Outcome::Settled(end) => Some(end.status),
-            Outcome::Acknowledged | Outcome::Dropped | Outcome::GivenBack | Outcome::Released(_) => None,
+            Outcome::Acknowledged
+            | Outcome::Dropped
+            | Outcome::GivenBack
+            | Outcome::Released(_)
+            | Outcome::Continued(_)
+            | Outcome::Misfit(_) => None,
         }
     }
 
@@ -114,6 +135,7 @@ mod tests {
     fn each_ending_has_its_outcome() {
         let failure = || Failure::new(FailureKind::Error, "no");
         let mismatch = || Mismatch("x".into());
+        let continued = || Ended::Stopped(Stop::Continued(Next { version: 1, input: "1".into() }));
         let cut = || Ending { status: Status::Cancelled, failure: failure() };
         let table = [
             (Ended::Returned(Ok("1".into())), Ok(()), Some(Status::Completed)),
@@ -126,6 +148,9 @@ mod tests {
             (Ended::Stopped(Stop::Lost), Err(mismatch()), None),
             (Ended::Stopped(Stop::Cancelled), Ok(()), None),
             (Ended::Stopped(Stop::Overtaken), Ok(()), None),
+            (continued(), Ok(()), None),
+            // Nor may it begin anew.
+            (continued(), Err(mismatch()), Some(Status::Blocked)),
             (Ended::Cut(cut()), Ok(()), Some(Status::Cancelled)),
             (Ended::Cut(cut()), Err(mismatch()), Some(Status::Blocked)),
         ];

@@ -176,6 +176,13 @@ impl Failure {
     }
 }
 
+/// A stored mismatch, with the code that has found it.
+pub(crate) fn with_fingerprint(failure: &str, fingerprint: &str) -> String {
+    let Ok(mut known) = serde_json::from_str::<Failure>(failure) else { return failure.to_owned() };
+    known.data = Some(serde_json::json!({ "fingerprint": fingerprint }));
+    serde_json::to_string(&known).unwrap_or_else(|_| failure.to_owned())
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(child) = &self.child {

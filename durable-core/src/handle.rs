@@ -119,7 +119,7 @@ impl<T> Handle<T> {
     }
 
     /// What it was started with: the parameter if its body has one, a tuple of them if it has several, `()` if it has
-    /// none; or anything else that its JSON decodes into.
+    /// none; or anything else that its JSON decodes into. Of one that has continued as new, what it goes on with now.
     ///
     /// # Errors
     ///

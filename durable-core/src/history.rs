@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
-pub(crate) use pages::{Answer, History, PAGE_BYTES, PAGE_RECORDS, Page};
+pub(crate) use pages::{Answer, History, PAGE_BYTES, PAGE_RECORDS, Page, Peeked};
 
 /// What kind of a thing stands at a position.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,6 +33,8 @@ pub(crate) enum Kind {
     Publish,
     /// A value of another workflow's event.
     Event,
+    /// The marker of a patch: the workflow went the new way there.
+    Patch,
 }
 
 impl Kind {
@@ -48,12 +50,13 @@ impl Kind {
             Kind::Child => "child",
             Kind::Publish => "publish",
             Kind::Event => "event",
+            Kind::Patch => "patch",
         }
     }
 
     /// The kind in the database; `None` when a newer version wrote it.
     pub(crate) fn parse(word: &str) -> Option<Self> {
-        const ALL: [Kind; 10] = [
+        const ALL: [Kind; 11] = [
             Kind::Step,
             Kind::Transaction,
             Kind::Sleep,
@@ -64,6 +67,7 @@ impl Kind {
             Kind::Child,
             Kind::Publish,
             Kind::Event,
+            Kind::Patch,
         ];
         ALL.into_iter().find(|kind| kind.as_str() == word)
     }
@@ -91,6 +95,17 @@ impl Record {
     /// Whether it says that a value of this event was published.
     pub(crate) fn is_publication_of(&self, key: &str) -> bool {
         self.kind == Kind::Publish && self.name == key
+    }
+
+    /// What is to be done where the code does not ask for it, if that is known.
+    fn advice(&self) -> String {
+        if self.kind != Kind::Patch {
+            return String::new();
+        }
+        let id = &self.name;
+        format!(
+            "; where the code had ctx.patched({id:?}), put ctx.deprecate_patch({id:?}) for as long as workflows have its marker"
+        )
     }
 
     /// What it takes in memory, about.

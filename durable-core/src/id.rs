@@ -114,7 +114,7 @@ impl fmt::Display for OwnerId {
 /// Where in a body something durable stands: a lane, and a number in it.
 ///
 /// The lane of the body itself is `""`; a branch opened at position 3 has the lane `"3"`, the second item
-/// of a fan-out at 3 the lane `"3.1"`.
+/// of a fan-out at 3 the lane `"3.1"`. Once it has continued as new these are `"g1"`, `"g1.3"`, `"g1.3.1"`, and so on.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub(crate) struct Position {
     pub(crate) lane: Arc<str>,
@@ -131,6 +131,29 @@ impl Position {
     pub(crate) fn is_below(&self, other: &Self) -> bool {
         let below = other.lane_below();
         self.lane.strip_prefix(below.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    }
+
+    /// Whether this position lies in this lane or below it.
+    pub(crate) fn is_in(&self, lane: &str) -> bool {
+        lane.is_empty() || self.lane.strip_prefix(lane).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    }
+
+    /// Whether this position lies in the lane of `other`, at its place or further on, or below such a one.
+    pub(crate) fn is_not_before(&self, other: &Self) -> bool {
+        let below = |rest: &str| rest.split('.').next().and_then(|number| number.parse().ok());
+        let number = match self.lane.strip_prefix(&*other.lane) {
+            Some("") => Some(self.seq),
+            Some(rest) if other.lane.is_empty() => below(rest),
+            Some(rest) => rest.strip_prefix('.').and_then(below),
+            None => None,
+        };
+        number.is_some_and(|number| number >= other.seq)
+    }
+
+    /// Up to where the rest of its lane lies in the order of the table's key, with the lanes below; `None` is the end of all.
+    pub(crate) fn end_of_lane(&self) -> Option<Self> {
+        let end = format!("{}/", self.lane);
+        (!self.lane.is_empty()).then(|| Self { lane: end.into(), seq: i32::MIN })
     }
 
     /// What the order of a body goes by: the numbers from the body's own lane down to this position.
@@ -156,6 +179,12 @@ impl Position {
         let end = format!("{below}/");
         (Self { lane: below.into(), seq: i32::MIN }, Self { lane: end.into(), seq: i32::MIN })
     }
+}
+
+/// The body's own lane in a generation of its workflow. Positions of different generations so have nothing in common: neither
+/// their records, nor the keys of steps and the ids of children that are made of them, nor what is drawn there.
+pub(crate) fn body_lane(generation: i32) -> Arc<str> {
+    if generation == 0 { "".into() } else { format!("g{generation}").into() }
 }
 
 // Without a slash, so that in a step's key the last slash ends the workflow's id, which may hold slashes itself.
@@ -239,5 +268,23 @@ mod tests {
         assert_eq!(at("", 3).lane_below(), "3");
         assert_eq!(at("3", 1).lane_below(), "3.1");
         assert_eq!(at("3", 1).to_string(), "3.1");
+        assert_eq!(at(&body_lane(0), 3).to_string(), "3");
+        let third = at(&body_lane(2), 3);
+        assert_eq!((third.to_string(), third.lane_below(), third.path()), ("g2.3".into(), "g2.3".into(), vec![3]));
+        assert!(third.is_in("g2") && at("g2.3", 1).is_in("g2") && at("g2", 0).is_in(""));
+        for (there, from, expected) in [
+            (at("", 3), at("", 3), true),
+            (at("", 2), at("", 3), false),
+            (at("12.1", 0), at("", 3), true),
+            (at("2.9", 7), at("", 3), false),
+            (at("3.1", 0), at("3.1", 1), false),
+            (at("3.1.10", 0), at("3.1", 2), true),
+            (at("3.10", 5), at("3.1", 2), false),
+            (at("g1.4", 0), at("g1", 3), true),
+            (at("", 9), at("g1", 3), false),
+        ] {
+            assert_eq!(there.is_not_before(&from), expected, "{there} from {from}");
+        }
+        assert!(!at("g20", 0).is_in("g2") && !at("", 0).is_in("g2") && !at("3", 0).is_in("g2"));
     }
 }

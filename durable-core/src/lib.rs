@@ -112,6 +112,7 @@ pub use ctx::child::result::{ChildResult, NextChild};
 pub use ctx::child::start::{ChildRun, ChildStart};
 pub use ctx::child::{Child, Children};
 pub use ctx::event::{AwaitEvent, AwaitEventTimeout, Publish};
+pub use ctx::patch::Patched;
 pub use ctx::race::Race;
 pub use ctx::receive::{Receive, ReceiveTimeout};
 pub use ctx::run::StepRun;

@@ -17,6 +17,7 @@ pub(crate) struct Settings {
     pub(crate) max_recoveries: u32,
     pub(crate) migrate: bool,
     pub(crate) hints: bool,
+    pub(crate) resume_mismatches: bool,
 }
 
 impl Default for Settings {
@@ -31,6 +32,7 @@ impl Default for Settings {
             max_recoveries: 10,
             migrate: true,
             hints: true,
+            resume_mismatches: true,
         }
     }
 }

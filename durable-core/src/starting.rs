@@ -185,6 +185,7 @@ fn born(given: &NewWorkflow, started: &Started) -> Claimed {
         claims: 1,
         created_at: started.created_at,
         seed: None,
+        generation: None,
         parent: None,
         ending: None,
         row_at: started.row_at.clone(),

@@ -25,6 +25,8 @@ pub trait Workflow: Send + Sync + 'static {
     const NAME: &'static str;
     /// Its version.
     const VERSION: i32;
+    /// What its code is known by; empty when that is not known.
+    const FINGERPRINT: &'static str = "";
 
     /// Its function.
     fn body(ctx: &Ctx, input: Self::Input) -> BoxFuture<'_, Self::Returned>;
@@ -93,6 +95,8 @@ type BodyFn = dyn for<'c> Fn(&'c Ctx, &str) -> BoxFuture<'c, Returns> + Send + S
 pub(crate) struct Registry {
     bodies: BTreeMap<(String, i32), Arc<BodyFn>>,
     names: (Vec<String>, Vec<i32>),
+    /// In the order of the names.
+    fingerprints: Vec<&'static str>,
 }
 
 impl Registry {
@@ -103,6 +107,7 @@ impl Registry {
             None => {
                 self.names.0.push(W::NAME.to_owned());
                 self.names.1.push(W::VERSION);
+                self.fingerprints.push(W::FINGERPRINT);
                 Ok(())
             }
             Some(_) => Err(Error::new(
@@ -126,6 +131,18 @@ impl Registry {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.bodies.is_empty()
+    }
+
+    /// What the code of each is known by, in the order of the names.
+    pub(crate) fn fingerprints(&self) -> &[&'static str] {
+        &self.fingerprints
+    }
+
+    /// What the code of one is known by; empty when that is not known.
+    pub(crate) fn fingerprint(&self, name: &str, version: i32) -> &'static str {
+        let names = self.names.0.iter().zip(&self.names.1);
+        let place = names.zip(&self.fingerprints).find(|((n, v), _)| *n == name && **v == version);
+        place.map_or("", |(_, fingerprint)| fingerprint)
     }
 
     /// Names and versions, in parallel, as the statements take them.

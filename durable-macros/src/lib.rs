@@ -9,6 +9,7 @@
 //! | `options`, `duration` | what may stand in the attribute |
 //! | `function` | the model of the user's function |
 //! | `check` | what a signature cannot have, and how to mend it |
+//! | `fingerprint` | what the code of a function is known by |
 //! | `stored` | which types cannot be stored, as far as their tokens say |
 //! | `complaints` | the mistakes that were found |
 
@@ -21,6 +22,7 @@ mod check;
 mod complaints;
 mod duration;
 mod expansion;
+mod fingerprint;
 mod function;
 mod options;
 mod step;

@@ -8,6 +8,7 @@ use syn::spanned::Spanned;
 
 use crate::complaints::Complaints;
 use crate::expansion::{self, Fallback};
+use crate::fingerprint;
 use crate::function::{Function, Kind};
 use crate::options::WorkflowOptions;
 
@@ -89,6 +90,7 @@ fn definition(function: &Function, options: &WorkflowOptions, described: Describ
     let ty = type_name(function);
     let name = options.name.clone().unwrap_or_else(|| function.plain_name());
     let version = options.version.unwrap_or(FIRST_VERSION);
+    let fingerprint = fingerprint::of(function);
     let returned_at = Span::mixed_site().located_at(returned.span());
     let returned = quote_spanned! { returned_at => type Returned = #returned; };
     quote_spanned! { span =>
@@ -102,6 +104,7 @@ fn definition(function: &Function, options: &WorkflowOptions, described: Describ
             #returned
             const NAME: &'static str = #name;
             const VERSION: i32 = #version;
+            const FINGERPRINT: &'static str = #fingerprint;
             fn body<'c>(
                 ctx: &'c ::durable::Ctx,
                 #unpacked: Self::Input,
@@ -131,6 +134,8 @@ mod tests {
                 pub async fn sell(ctx: &Ctx, lead: Lead, n: i32) -> Result<Outcome> { anything at all }
             },
         );
+        let fingerprint =
+            expanded.to_string().split("FINGERPRINT : & 'static str = \"").nth(1).map(|rest| rest[..16].to_owned());
         let expected = quote! {
             #[cfg(feature = "sales")]
             #[doc(hidden)]
@@ -142,6 +147,7 @@ mod tests {
                 type Returned = Result<Outcome>;
                 const NAME: &'static str = "sell";
                 const VERSION: i32 = 2i32;
+                const FINGERPRINT: &'static str = #fingerprint;
                 fn body<'c>(
                     ctx: &'c ::durable::Ctx,
                     (arg1, arg2): Self::Input,

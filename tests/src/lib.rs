@@ -4,7 +4,7 @@
 //! unique constraints, `gate` holds a body where a test wants it, `kit` has steps that are watched and held,
 //! `island` is a worker that can be taken away, `soon` bounds the wait for a result, `wire` counts what connections say.
 //! For the tests of crashes, `journey` has the workflows, `family` those with children, and `crowd` those that run in great number, `victim` the
-//! processes, `checker` what must be true afterwards. The tests themselves are in `tests/it`, the processes that they
+//! processes, `fleet` those of two releases, `checker` what must be true afterwards. The tests themselves are in `tests/it`, the processes that they
 //! kill in `bin`.
 
 pub mod checker;
@@ -12,6 +12,7 @@ pub mod crowd;
 pub mod db;
 pub mod effects;
 pub mod family;
+pub mod fleet;
 pub mod gate;
 pub mod island;
 pub mod journey;

@@ -3,6 +3,8 @@
 //! Nothing here touches the database: leaves leave orders and outcomes here, and the executor, which polls the body,
 //! carries the ones out and has the others written.
 
+pub(super) mod patch;
+
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -181,6 +183,10 @@ pub(crate) struct Attempt {
     pub(crate) seed: (Id, DateTime<Utc>),
     /// Whom its end wakes, if it is a child.
     pub(crate) parent: Option<Parent>,
+    /// Which generation this is: 0 unless it has continued as new.
+    pub(crate) generation: i32,
+    /// What the body takes for the time at first.
+    pub(crate) began_at: DateTime<Utc>,
     /// How it ends, if it was cut off: then the body only comes as far as it had come before.
     pub(crate) ending: Option<Ending>,
     short_wait: Duration,
@@ -231,13 +237,19 @@ impl Attempt {
             .iter()
             .map(|wait| (Position { lane: wait.lane.as_str().into(), seq: wait.seq }, wait.clone()))
             .collect();
+        let generation = claimed.generation.map_or(0, |(generation, _)| generation);
         Self {
+            generation,
             id: claimed.id.clone(),
             workflow: claimed.name.clone(),
             claims: claimed.claims,
             row_at: claimed.row_at.clone(),
             seed: claimed.seed.clone().unwrap_or_else(|| (claimed.id.clone(), claimed.created_at)),
             parent: claimed.parent.clone(),
+            began_at: match (&claimed.generation, &claimed.seed) {
+                (Some((_, began_at)), _) | (None, Some((_, began_at))) => *began_at,
+                (None, None) => claimed.created_at,
+            },
             ending: claimed.ending.clone(),
             short_wait,
             claimed_at: (claimed.now, claimed.seen_at),
@@ -246,7 +258,7 @@ impl Attempt {
             orders_closed: Notify::new(),
             is_stopped: AtomicBool::new(false),
             inner: Mutex::new(Inner {
-                recall: Recall::new(history),
+                recall: Recall::new(history.of_generation(generation)),
                 stored,
                 waits: BTreeMap::new(),
                 noted: Vec::new(),

@@ -36,13 +36,24 @@ impl Lane {
         Self { path: path.into(), inner: Mutex::new(Inner { next: 0, under_way: 0, draws: 0, now, took: false }) }
     }
 
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The next position, or why the lane may not go on.
     pub(crate) fn take(&self, what: fmt::Arguments<'_>) -> Result<Position, Mismatch> {
-        let mut inner = self.inner();
+        let position = self.peek(what)?;
+        self.inner().next += 1;
+        Ok(position)
+    }
+
+    /// The position that would be the next one, or why the lane may not go on.
+    pub(crate) fn peek(&self, what: fmt::Arguments<'_>) -> Result<Position, Mismatch> {
+        let inner = self.inner();
         if inner.under_way > 0 {
             return Err(Mismatch(format!(
                 "{what} was begun while another durable call of the same lane was still under way, so the \
@@ -50,9 +61,12 @@ impl Lane {
                  (ctx.branch, ctx.fan_out) for calls that follow one another"
             )));
         }
-        let seq = inner.next;
-        inner.next += 1;
-        Ok(Position { lane: self.path.clone(), seq })
+        Ok(Position { lane: self.path.clone(), seq: inner.next })
+    }
+
+    /// Go past the position that was looked at.
+    pub(crate) fn pass(&self) {
+        self.inner().next += 1;
     }
 
     pub(crate) fn now(&self) -> DateTime<Utc> {

@@ -6,9 +6,11 @@
 pub(crate) mod attempt;
 pub(crate) mod branch;
 pub(crate) mod child;
+mod continuing;
 pub(crate) mod event;
 pub(crate) mod lane;
 mod looks;
+pub(crate) mod patch;
 pub(crate) mod race;
 pub(crate) mod recall;
 pub(crate) mod receive;
@@ -26,9 +28,8 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::codec;
-use crate::decide::Stop;
 use crate::event::Event;
-use crate::id::Position;
+use crate::id::{Position, body_lane};
 use crate::step::Step;
 use crate::topic::Topic;
 use crate::workflow::{Call, OutputOf, Workflow};
@@ -39,6 +40,7 @@ use child::start::{ChildRun, ChildStart};
 use child::{Child, Children};
 use event::{AwaitEvent, Publish};
 use lane::{Lane, UnderWay};
+use patch::Patched;
 use race::Race;
 use receive::Receive;
 use run::StepRun;
@@ -83,7 +85,7 @@ pub struct Ctx {
 
 impl Ctx {
     pub(crate) fn new(attempt: Arc<Attempt>) -> Self {
-        let lane = Arc::new(Lane::new("", attempt.seed.1));
+        let lane = Arc::new(Lane::new(body_lane(attempt.generation), attempt.began_at));
         Self { attempt, lane }
     }
 
@@ -417,6 +419,29 @@ impl Ctx {
         Race::new(self, position)
     }
 
+    #[doc = include_str!("../../docs/patched.md")]
+    pub fn patched(&self, id: &'static str) -> Patched<'_> {
+        Patched::new(self, id, true)
+    }
+
+    /// The place of a patch that every live workflow has behind it or as its marker: the old way is gone from the code.
+    /// The second of the three deploys of [`patched`](Ctx::patched).
+    ///
+    /// # Durability
+    ///
+    /// Where the marker is recorded it is passed by, elsewhere nothing happens: nothing is recorded any more. So once no
+    /// live workflow has a marker, the call may go.
+    pub async fn deprecate_patch(&self, id: &'static str) {
+        Patched::new(self, id, false).await;
+    }
+
+    #[doc = include_str!("../../docs/continue_as_new.md")]
+    pub async fn continue_as_new<W: Workflow>(&self, next: Call<W>) -> ! {
+        continuing::begin(&self.attempt, &self.lane, next).await;
+        // Its attempt is stopped, and the body is dropped here; or it was cut off before, and has come as far as it had come.
+        match std::future::pending::<std::convert::Infallible>().await {}
+    }
+
     /// The time: of the end of the last thing that this lane saw, by the database's clock, or of the start.
     /// The same on every run, and it costs nothing.
     pub fn now(&self) -> DateTime<Utc> {
@@ -447,10 +472,7 @@ impl Ctx {
     /// The next position of the lane. When the lane may not go on, the attempt is stopped, and the position
     /// is one that nothing is ever asked of.
     fn take(&self, what: fmt::Arguments<'_>) -> Position {
-        self.lane.take(what).unwrap_or_else(|mismatch| {
-            self.attempt.stop(Stop::Mismatch(mismatch));
-            Position { lane: "".into(), seq: -1 }
-        })
+        self.or_stop(self.lane.take(what))
     }
 }
 

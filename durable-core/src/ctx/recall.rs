@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::Waker;
 
+use chrono::{DateTime, Utc};
+
 use super::attempt::Attempt;
-use crate::history::{Answer, History, Kind, Mismatch, Page, Record};
+use crate::history::{Answer, History, Kind, Mismatch, Page, Peeked, Record};
 use crate::id::{Id, Position};
 
 /// A part of a history to be read, from a position on.
@@ -22,6 +24,15 @@ pub(super) enum Recalled {
     Recorded(Record),
     Nothing,
     /// The history is read on, and then the waker is woken.
+    Later,
+}
+
+/// What stands where a body asks whether it is patched, if that is known already.
+pub(super) enum PatchRecalled {
+    Marked(DateTime<Utc>),
+    Passed,
+    Nothing,
+    /// As above.
     Later,
 }
 
@@ -46,6 +57,18 @@ impl Recall {
                 Recalled::Later
             }
         })
+    }
+
+    pub(super) fn ask_patch(&mut self, at: &Position, patch: &str, waker: &Waker) -> PatchRecalled {
+        match self.history.peek(at, patch) {
+            Peeked::Marked(ended_at) => PatchRecalled::Marked(ended_at),
+            Peeked::Passed => PatchRecalled::Passed,
+            Peeked::Nothing => PatchRecalled::Nothing,
+            Peeked::Unread(from) => {
+                self.want(from, waker);
+                PatchRecalled::Later
+            }
+        }
     }
 
     /// Whether a branch may be opened at a position; `false` when that is not known yet.

@@ -6,12 +6,17 @@
 //! out once and is gone then; one that was read too early gives up its place to others and leaves its position
 //! behind, until it is asked for and read again.
 
+mod generation;
+mod peek;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound::{Excluded, Included, Unbounded};
+use std::sync::Arc;
 
 use super::losers::Losers;
 use super::{Kind, Mismatch, Record};
 use crate::id::{Id, Position};
+pub(crate) use peek::Peeked;
 
 /// Records and bytes in one page, and so in what a workflow gets at its claim. A single record may have more.
 pub(crate) const PAGE_RECORDS: usize = 1_000;
@@ -53,6 +58,8 @@ pub(crate) struct History {
     records: usize,
     bytes: usize,
     losers: Losers,
+    /// The body's own lane. What lies neither there nor below was left by an earlier generation, and counts as nothing.
+    root: Arc<str>,
 }
 
 /// A place that was read and not asked for yet.
@@ -81,6 +88,7 @@ impl History {
             records: 0,
             bytes: 0,
             losers: Losers::default(),
+            root: "".into(),
         }
     }
 
@@ -102,10 +110,11 @@ impl History {
             return Ok(Answer::Recorded(*record));
         }
         Err(Mismatch(format!(
-            "at position {at} the history has {} {:?}, the code asks for {} {name:?}",
+            "at position {at} the history has {} {:?}, the code asks for {} {name:?}{}",
             record.kind.as_str(),
             record.name,
             kind.as_str(),
+            record.advice(),
         )))
     }
 
@@ -115,9 +124,10 @@ impl History {
             None if self.knows(at) => Ok(None),
             None | Some(Slot { record: None, .. }) => Ok(Some(at.clone())),
             Some(Slot { record: Some(record), .. }) => Err(Mismatch(format!(
-                "at position {at} the history has {} {:?}, the code opens a branch",
+                "at position {at} the history has {} {:?}, the code opens a branch{}",
                 record.kind.as_str(),
-                record.name
+                record.name,
+                record.advice()
             ))),
         }
     }
@@ -150,9 +160,10 @@ impl History {
         match self.slots.iter().find_map(|(at, slot)| Some((at, slot.record.as_ref()?))) {
             None => Ok(()),
             Some((at, record)) => Err(Mismatch(format!(
-                "at position {at} the history has {} {:?}, the code ended without asking for it",
+                "at position {at} the history has {} {:?}, the code ended without asking for it{}",
                 record.kind.as_str(),
-                record.name
+                record.name,
+                record.advice()
             ))),
         }
     }
@@ -201,6 +212,9 @@ impl History {
         for (at, record) in page.records {
             let gap = gaps.partition_point(|(start, _)| *start <= at).checked_sub(1);
             let unknown = gap.is_some_and(|gap| before(&at, gaps[gap].1.as_ref())) || (asked && at == page.from);
+            if !at.is_in(&self.root) {
+                continue;
+            }
             if self.losers.have(&at) {
                 self.losers.lose(&record);
                 continue;

@@ -30,6 +30,8 @@ pub(crate) struct Claimed {
     pub(crate) seed: Option<(Id, DateTime<Utc>)>,
     /// Whom its end wakes, if it is a child.
     pub(crate) parent: Option<Parent>,
+    /// How often it has continued as new, if ever, and when it did last.
+    pub(crate) generation: Option<(i32, DateTime<Utc>)>,
     /// How it ends, if it was cut off and what it has done is to be undone.
     pub(crate) ending: Option<Ending>,
     /// Where its row stands now, as text of the database's; a hint that the next update makes stale.
@@ -86,6 +88,7 @@ pub(crate) async fn claim(
                 created_at: row.try_get("created_at")?,
                 seed: seed(row.try_get("seed")?)?,
                 parent: parent(row.try_get("parent")?)?,
+                generation: row.try_get::<Option<&str>, _>("generation")?.map(decode).transpose()?,
                 ending: ending(row.try_get("ending")?)?,
                 row_at: row_at(row)?,
                 now: row.try_get("now")?,

@@ -9,11 +9,13 @@ pub(crate) mod child;
 pub(crate) mod claim;
 #[cfg(feature = "testing")]
 pub(crate) mod clock;
+pub(crate) mod code;
 pub(crate) mod commit;
 #[cfg(feature = "testing")]
 pub(crate) mod databases;
 pub(crate) mod event;
 pub(crate) mod fork;
+pub(crate) mod generation;
 pub(crate) mod hint;
 pub(crate) mod inspect;
 pub(crate) mod lease;

@@ -68,9 +68,10 @@ impl Engine {
                 Ok(()) => ended,
                 Err(stop) => Ended::Stopped(stop),
             },
+            Ended::Stopped(Stop::Continued(next)) => self.before_continuing(attempt, next).await,
             Ended::Panicked(_) | Ended::Stopped(_) => ended,
         };
-        let outcome = decide(ended, attempt.left_over());
+        let outcome = self.unless_misfit(attempt, claimed, decide(ended, attempt.left_over())).await;
         self.carry_out(attempt, outcome).await
     }
 
@@ -176,7 +177,7 @@ impl Engine {
     }
 
     /// Write the outcomes that the body has been given, before anything else of it begins.
-    async fn write_outcomes(&self, attempt: &Arc<Attempt>) -> Result<(), Stop> {
+    pub(super) async fn write_outcomes(&self, attempt: &Arc<Attempt>) -> Result<(), Stop> {
         let write = Write { steps: attempt.take_unwritten(), row: None };
         match self.committer.write(write).await {
             Ok(Some((_, Written { steps: true, .. }))) => Ok(()),
@@ -249,6 +250,14 @@ impl Engine {
                 self.give_up(attempt, &problem).await;
                 None
             }
+            Outcome::Misfit(end) => {
+                self.leave_to_newer_code(attempt, &end).await;
+                None
+            }
+            Outcome::Continued(next) => {
+                self.continue_as_new(attempt, &next).await;
+                None
+            }
         }
     }
 
@@ -303,13 +312,13 @@ impl Engine {
                         self.give_up(attempt, &problem).await;
                         return None;
                     }
-                    Err(Stop::Lost | Stop::Cancelled | Stop::Mismatch(_)) => return Some(None),
+                    Err(Stop::Lost | Stop::Cancelled | Stop::Mismatch(_) | Stop::Continued(_)) => return Some(None),
                 },
             }
         }
     }
 
-    async fn give_up(&self, attempt: &Arc<Attempt>, problem: &str) {
+    pub(super) async fn give_up(&self, attempt: &Arc<Attempt>, problem: &str) {
         tracing::error!(workflow = attempt.workflow, id = %attempt.id, problem, "workflow given back");
         attempt.set_leaving(true);
         self.release(&attempt.id, attempt.claims, problem).await;
@@ -334,13 +343,17 @@ impl Engine {
 
     /// Give a workflow back that this process cannot go on with; after too many times it is parked.
     pub(super) async fn release(&self, id: &Id, claims: i32, problem: &str) {
-        let most = self.plan.settings.max_recoveries_i32();
         let failure = Failure::new(FailureKind::Poison, format!("could not go on, again and again: {problem}"));
-        let failure = to_json(&failure);
+        self.release_with(id, claims, &to_json(&failure)).await;
+    }
+
+    /// The same, with the failure that it has once it is parked.
+    pub(super) async fn release_with(&self, id: &Id, claims: i32, failure: &str) {
+        let most = self.plan.settings.max_recoveries_i32();
         let mut backoff = Backoff::for_worker();
         while !self.lease.ended() {
             match call!(self.writes, "give a workflow back", connection =>
-                lease::release(connection, &self.plan.sql, self.owner, (id, claims), most, &failure))
+                lease::release(connection, &self.plan.sql, self.owner, (id, claims), most, failure))
             {
                 Err(error) if backoff.again(&error).await => {}
                 Err(error) => return tracing::error!(%id, %error, "workflow is stuck until this worker ends"),

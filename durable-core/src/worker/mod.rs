@@ -7,7 +7,9 @@
 //! id.
 
 mod children;
+mod code;
 pub(crate) mod committer;
+mod continuing;
 pub(crate) mod cut;
 mod deadline;
 mod drive;
@@ -282,6 +284,7 @@ impl Worker {
     pub(crate) async fn start(plan: Arc<Plan>) -> Result<Self, Error> {
         let (engine, heart) = Engine::begin(&plan).await?;
         poll::report_unknown(&engine).await;
+        code::note(&engine).await;
         let current = Arc::new(Mutex::new(Some(engine.clone())));
         let (stop, stopping) = watch::channel(None);
         let (done, finished) = watch::channel(false);

@@ -121,7 +121,7 @@ async fn is_blocked_and_goes_on(second: impl FnOnce(Builder) -> Builder, says: &
     }
     assert_eq!(kit.log.entries(), ["before"], "the wrong code ran something");
 
-    let third = db.builder().register(original).state(kit.clone()).start().await?;
+    let third = db.builder().register(original).state(kit.clone()).resume_mismatches(false).start().await?;
     let handle: Handle<String> = third.workflow("o");
     // Another one that went through the same worker shows that only a resume sets this one going.
     third.start(original()).id("other").await?;
@@ -219,7 +219,7 @@ async fn a_message_to_a_blocked_workflow_waits_for_it() -> Result<()> {
     wrong.send("o", GO, ()).await?;
     wrong.shutdown(Duration::from_secs(10)).await;
 
-    let right = db.builder().register(original).state(kit.clone()).start().await?;
+    let right = db.builder().register(original).state(kit.clone()).resume_mismatches(false).start().await?;
     right.resume("o").await?;
     assert_eq!(right.workflow::<String>("o").soon().await?, "beforeafter");
     Ok(())

@@ -78,6 +78,7 @@ const PARAMETERS: &[(&str, &str)] = &[
         "owner buckets ids integers lanes integers texts texts jsons jsons jsons jsons times bigints \
          buckets ids integers texts bigints waits jsons jsons bigints rows",
     ),
+    ("continue_as_new", "owner bucket id integer integer json limit"),
     ("counts", ""),
     ("deadlines", "limit"),
     ("events", "buckets ids texts"),
@@ -86,6 +87,7 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("ended_children", "owner buckets ids integers integers buckets ids bigint"),
     ("fence", "limit"),
     ("fenced", "owner"),
+    ("forget", "bucket id limit"),
     ("fork", "bucket id integer bucket id integer text json integers jsons"),
     ("hand_back", "owner"),
     ("heartbeat", "owner ms"),
@@ -100,6 +102,8 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("mark_stands", "text"),
     ("migrate_lock", "text"),
     ("migrated", ""),
+    ("newer_code", "text integer text"),
+    ("note_code", "queue names versions names flag limit"),
     ("owned", "owner"),
     ("ping", ""),
     ("publish", "owner buckets ids integers lanes integers texts jsons"),
@@ -275,8 +279,8 @@ const OF_LISTS: &str = "reset all; set plan_cache_mode = force_custom_plan; set 
 
 const LISTS: &[&str] = &["list_newest", "list_oldest"];
 
-/// Statements that the index of lists is for.
-const FOR_PEOPLE: &[&str] = &["list_newest", "list_oldest", "counts"];
+/// Statements that the index of lists is for, and the one of the start of a worker.
+const FOR_PEOPLE: &[&str] = &["note_code", "list_newest", "list_oldest", "counts"];
 
 /// Statements that run on connections which the application has set up.
 const ON_THE_APPLICATIONS: &[&str] = &["start", "fork", "cancel", "send", "transact", "mark_stands"];

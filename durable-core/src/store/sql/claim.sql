@@ -63,5 +63,7 @@ returning w.id, w.name, w.version, w.input::text as input, w.waits::text as wait
           (select json_build_array(c.parent, (select p.queue from durable.workflow p
                                               where p.bucket = c.parent_bucket and p.id = c.parent offset 0))::text
            from durable.child c where c.bucket = w.bucket and c.id = w.id offset 0) as parent,
+          (select json_build_array(g.generation, g.started_at)::text
+           from durable.generation g where g.bucket = w.bucket and g.id = w.id offset 0) as generation,
           (select json_build_array(e.status, e.failure)::text
            from durable.ending e where e.bucket = w.bucket and e.id = w.id offset 0) as ending

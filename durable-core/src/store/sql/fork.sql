@@ -5,12 +5,24 @@
 -- The seed is what the body's draws and its first look at the time are made of: they have to come out as they did.
 -- Locks: the new rows. A concurrent start of the same id waits for the other transaction.
 with source as materialized (
-    select w.* from durable.workflow w where w.bucket = $1 and w.id = $2
+    select w.*, coalesce(g.root, '') as root
+    from durable.workflow w
+    left join lateral (
+        -- One that has continued as new is forked as it is now, in lanes of the same names.
+        select 'g' || g.generation as root from durable.generation g where g.bucket = $1 and g.id = $2 offset 0
+    ) g on true
+    where w.bucket = $1 and w.id = $2
 ),
 recorded as materialized (
-    select s.*, case when s.lane = '' then s.seq else split_part(s.lane, '.', 1)::integer end as at
-    from durable.step s
-    where s.bucket = $1 and s.workflow_id = $2
+    select s.*, s.lane = o.root as of_body,
+           case when s.lane = o.root then s.seq
+                when o.root = '' then split_part(s.lane, '.', 1)::integer
+                else split_part(s.lane, '.', 2)::integer end as at
+    from source o
+    cross join lateral (
+        select s.* from durable.step s where s.bucket = $1 and s.workflow_id = $2 offset 0
+    ) s
+    where o.root = '' or s.lane = o.root or starts_with(s.lane, o.root || '.')
 ),
 reach as materialized (
     select coalesce(max(r.at) + 1, 0) as reach from recorded r
@@ -21,7 +33,7 @@ edited as materialized (
 nowhere as materialized (
     select min(e.seq) as seq
     from edited e
-    where not exists (select from recorded r where r.lane = '' and r.seq = e.seq and r.seq < $3)
+    where not exists (select from recorded r where r.of_body and r.seq = e.seq and r.seq < $3)
 ),
 born as (
     insert into durable.workflow (bucket, id, name, version, queue, priority, status, due_at, input)
@@ -41,6 +53,15 @@ noted as (
     ) f on true
     where exists (select from born)
 ),
+counted as (
+    insert into durable.generation (bucket, id, generation, started_at, first_version, first_input)
+    select $4, $5, g.generation, g.started_at, coalesce($6, o.version), coalesce($8::json, o.input)
+    from source o
+    cross join lateral (
+        select g.* from durable.generation g where g.bucket = $1 and g.id = $2 offset 0
+    ) g
+    where exists (select from born)
+),
 copied as (
     insert into durable.step
         (bucket, workflow_id, lane, seq, kind, name, input, output, failure, attempts, started_at, ended_at)
@@ -48,7 +69,7 @@ copied as (
            case when e.seq is null then r.output else e.output::json end,
            case when e.seq is null then r.failure end, r.attempts, r.started_at, r.ended_at
     from recorded r
-    left join edited e on e.seq = r.seq and r.lane = ''
+    left join edited e on e.seq = r.seq and r.of_body
     where r.at < $3 and exists (select from born)
 )
 select o.name, o.queue, reach.reach, nowhere.seq as nowhere, exists (select from born) as born,
