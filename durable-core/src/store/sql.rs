@@ -33,11 +33,12 @@ macro_rules! statements {
 }
 
 statements! {
-    applied apply cancel cancel_lost claim commit commit_apart counts deadlines ended_children events expire fence
-    fenced fork hand_back heartbeat hint history input inspect let_go list_newest list_oldest look_at_events
-    mark_stands migrate_lock migrated migrations owned ping publish reap receive record recorded register release
-    resume send server settle silence start start_all start_children start_children_apart start_new steps steps_after
-    stopped stopping transact undo_of_dead unknown
+    applied apply attributes cancel cancel_lost claim commit commit_apart counts deadlines ended_children events expire
+    fence fenced fork hand_back heartbeat hint history input inspect let_go list_newest list_newest_with list_oldest
+    list_oldest_with look_at_events mark_stands migrate_lock migrated migrations operate operations owned ping publish
+    reap receive record recorded register release send server set_attribute settle silence start start_all
+    start_attributed start_children start_children_apart start_new steps steps_after stopped stopping transact
+    undo_of_dead unknown
 }
 
 /// A text of ours for another schema: objects are written `durable.x`, the schema itself only where it is made.

@@ -1,9 +1,11 @@
 //! The tests of the library against PostgreSQL: one file per subject, each test named after the fact it shows.
 
+mod attributes;
 mod bad_input;
 mod basics;
 mod batches;
 mod budgets;
+mod bulk;
 mod cancelling;
 mod children;
 mod children_cancelling;
@@ -11,6 +13,7 @@ mod children_faults;
 mod children_many;
 mod crash;
 mod cutting_off;
+mod deleting;
 mod events;
 mod faults;
 mod fork;
@@ -29,6 +32,7 @@ mod listing;
 mod long_histories;
 mod messages;
 mod neighbours;
+mod operating;
 mod plans;
 mod races;
 mod results;
