@@ -124,8 +124,8 @@ begin
         stopped as (
             update durable.workflow w
             set status = case when o.undoes then 'suspended' else o.end_as end,
-                stopping = w.owner, owner = null, waits = null, wakes = w.wakes + 1,
-                due_at = case when o.undoes and w.owner is null then durable.now() end,
+                stopping = coalesce(w.owner, w.stopping), owner = null, waits = null, wakes = w.wakes + 1,
+                due_at = case when o.undoes and coalesce(w.owner, w.stopping) is null then durable.now() end,
                 failure = case when o.undoes then w.failure else o.why end,
                 finished_at = case when not o.undoes then durable.now() end
             from open o
@@ -153,12 +153,29 @@ $$;
 -- Cancel a workflow that has not ended, and the children that it has started; see `cut_off`.
 create function durable.cancel(workflow_id text, reason text default null)
     returns table (id text, cancelled boolean, stopping uuid, undo_in text, parent text, parent_queue text)
-    language sql
+    language plpgsql
     set search_path = pg_catalog, pg_temp
     as $$
-    select * from durable.cut_off(cancel.workflow_id, 'cancelled', json_build_object(
+declare
+    c record;
+begin
+    for c in select * from durable.cut_off(cancel.workflow_id, 'cancelled', json_build_object(
         'kind', 'cancelled', 'terminal', true,
         'messages', case when cancel.reason is null then json_build_array() else json_build_array(cancel.reason) end))
+    loop
+        -- Who did it, and why, is kept with the workflow; see `0007_operate.sql`.
+        if c.cut then
+            perform durable.note(durable.bucket(c.id), c.id, 'cancel', null, cancel.reason);
+        end if;
+        id := c.id;
+        cancelled := c.cut;
+        stopping := c.stopping;
+        undo_in := c.undo_in;
+        parent := c.parent;
+        parent_queue := c.parent_queue;
+        return next;
+    end loop;
+end
 $$;
 
 comment on function durable.cancel is

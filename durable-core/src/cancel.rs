@@ -21,7 +21,8 @@ const REASON_BYTES_MAX: usize = 8 * 1024;
 ///
 /// # Durability
 ///
-/// The cancellation is decided by one write, once: after that the workflow's status never changes. When a
+/// The cancellation is decided by one write, once: after that the workflow's status never changes by itself, only if somebody
+/// [resumes](crate::Durable::resume) or [restarts](crate::Durable::restart) it. When a
 /// worker is running the workflow, awaiting this also waits until that worker has stopped it, which takes a
 /// heartbeat (a third of the lease) at most, or until that worker's lease has ended: once it answers `Ok`,
 /// no step of the workflow begins any more. A transactional step under way either had committed, or never
@@ -55,7 +56,8 @@ impl<'a> Cancel<'a> {
         Self { client, id, reason: None, tx: None }
     }
 
-    /// Say why: at most 8 KiB, which stand in the workflow's failure and in the error of whoever waits for its result.
+    /// Say why: at most 8 KiB, which stand in the workflow's failure, in the error of whoever waits for its result, and in its
+    /// [`operations`](crate::Handle::operations).
     pub fn reason(mut self, reason: impl Into<String>) -> Self {
         self.reason = Some(reason.into());
         self

@@ -17,14 +17,17 @@ use crate::id::Id;
 use crate::info::Counts;
 use crate::list::ListWorkflows;
 use crate::message::SendMessage;
+use crate::operate::Operate;
 use crate::options::Settings;
 use crate::published::EventReader;
 use crate::start::{Start, StartMany};
 use crate::starter::Starter;
 use crate::step::States;
+use crate::store::attribute::Statements;
 use crate::store::link::{Backoff, Commits, Links, call, factory};
+use crate::store::operate::Act;
 use crate::store::sql::Sql;
-use crate::store::{cancel as store, list, migrate as schema};
+use crate::store::{list, migrate as schema};
 use crate::topic::Topic;
 use crate::wake::{Wake, Word};
 use crate::worker::{Engine, Plan, Worker};
@@ -204,30 +207,48 @@ impl Durable {
         Cancel::new(&self.client, id.into())
     }
 
-    /// Set a blocked workflow going again, after a deploy that mended its code. It is queued, its count of
-    /// recoveries forgiven, and goes on from its history.
+    /// Let a workflow take no further step until it is [resumed](Durable::resume); see [`Operate`].
     ///
-    /// # Errors
+    /// A worker that runs it stops as it does for a cancellation. Messages that are sent to it meanwhile are kept. Its
+    /// timers are not stopped: what would have been done at the end of one is done after the resumption. It is
+    /// [blocked](crate::Status::Blocked) then, and [`is_paused`](crate::WorkflowInfo::is_paused).
+    pub fn pause(&self, id: impl Into<String>) -> Operate<'_> {
+        Operate::new(&self.client, Act::Pause, id.into())
+    }
+
+    /// Let a workflow go on from its history that is blocked (after a deploy that mended its code), paused, failed or
+    /// cancelled; see [`Operate`].
     ///
-    /// [`NotFound`](ErrorKind::NotFound) when there is no such workflow, [`Conflict`](ErrorKind::Conflict)
-    /// when it is not blocked.
-    pub async fn resume(&self, id: impl AsRef<str>) -> Result<(), Error> {
-        let id = Id::new(id.as_ref())?;
-        let client = &self.client;
-        let act = format!("resume workflow {id}");
-        let mut backoff = Backoff::for_callers();
-        let resumed = loop {
-            match call!(client.links, &act, connection => store::resume(connection, &client.sql, &id)) {
-                Err(error) if backoff.again(&error).await => {}
-                answer => break answer?,
-            }
-        };
-        if let Some(queue) = resumed {
-            client.due(&queue, None);
-            return Ok(());
-        }
-        let status = self.workflow::<()>(id.as_str()).status().await?;
-        Err(Error::new(ErrorKind::Conflict, format!("could not {act}: it is {status}, not blocked")))
+    /// It is queued, and its count of recoveries forgiven. What is recorded is not done again, but for what is at fault: of a
+    /// failed workflow, the failures (of steps and of children) *that nothing came after* are taken out of its history, and
+    /// tried again. Something came after a failure if it stands behind it in the order of the body, and began when the
+    /// failure had been recorded; what ran beside it did not, so all the branches of a fan-out that have failed are tried again.
+    /// A failure that the body has dealt with by doing something else stands: the body would have to undo that.
+    /// To go back further there is [`fork`](Durable::fork).
+    ///
+    /// Not for a failed or cancelled workflow whose [undo steps](crate::Ctx::undo) have run: what it had done is gone.
+    pub fn resume(&self, id: impl Into<String>) -> Operate<'_> {
+        Operate::new(&self.client, Act::Resume, id.into())
+    }
+
+    /// Let a workflow that has ended, or is blocked, begin again from nothing, with its id and input; see [`Operate`].
+    ///
+    /// Its history is deleted, with the messages that it has received and the attributes that its body has set. Messages that
+    /// it has not received stay, and so do the attributes given at its start and what [operators](crate::Handle::operations) did.
+    /// The time of its start is now, and a deadline that has not passed is as far from it as it was. Its steps have the idempotency keys that they had: what a service has done under one
+    /// it will not do again. Where it should, start another workflow, or [`fork`](Durable::fork) it from position 0.
+    /// What it has published stands until it publishes it anew.
+    /// Its children are workflows of their own: it finds those that it started before, and what they have come to. A fork that is
+    /// restarted has nothing any more of the workflow that it was forked from.
+    pub fn restart(&self, id: impl Into<String>) -> Operate<'_> {
+        Operate::new(&self.client, Act::Restart, id.into())
+    }
+
+    /// Delete a workflow that is not running, and everything that hangs on it: history, messages, attributes, what operators
+    /// did; see [`Operate`]. Its id is free then. Its children are workflows of their own, and stay; a child whose parent has not
+    /// ended cannot be deleted.
+    pub fn delete(&self, id: impl Into<String>) -> Operate<'_> {
+        Operate::new(&self.client, Act::Delete, id.into())
     }
 
     /// End the worker in order: take nothing new, wait up to `patience` for what runs, then hand the rest
@@ -357,7 +378,8 @@ impl Builder {
                 "a worker without workflows would run nothing: add .register(..), or use .client()",
             ));
         }
-        let (parts, settings, registry, states) = self.prepare().await?;
+        let (parts, settings, registry, mut states) = self.prepare().await?;
+        states.insert(Statements(parts.sql.clone()));
         let slots = Arc::new(Semaphore::new(settings.concurrency));
         let hints = parts.hints(&settings.queue);
         let queue = settings.queue.clone();

@@ -58,6 +58,8 @@ pub enum FailureKind {
     Mismatch,
     /// The workflow lost too many workers. It is blocked.
     Poison,
+    /// Somebody paused the workflow. It is blocked, through no fault of its own.
+    Paused,
     /// It was cancelled, with the reason as its message if there is one. A parent gets it of a child; [`Failure::child`] says
     /// of which.
     Cancelled,

@@ -13,6 +13,7 @@ use crate::codec;
 use crate::error::{Error, ErrorKind};
 use crate::handle::Handle;
 use crate::id::Id;
+use crate::operate::check_reason;
 use crate::store::fork::{self as store, ForkRow, Forked};
 use crate::store::link::{Backoff, call};
 use crate::workflow::{Call, Workflow};
@@ -22,7 +23,7 @@ use crate::workflow::{Call, Workflow};
 ///
 /// What is recorded before the position is taken over as it stands, and is not done again; from there on the new
 /// workflow goes its own way, with idempotency keys of its own. Draws and times of the body come out as they did up to
-/// the position. Messages that the source has not received are not taken over. The source is left as it is, whatever its
+/// the position. It has the attributes that the source has. Messages that the source has not received are not taken over. The source is left as it is, whatever its
 /// status; of one that runs, what is recorded by now is taken.
 ///
 /// # Durability
@@ -44,6 +45,7 @@ pub struct Fork<'a, T> {
     from: u32,
     id: Option<String>,
     instead: Instead,
+    reason: Option<String>,
     tx: Option<&'a mut PgConnection>,
     output: PhantomData<fn() -> T>,
 }
@@ -61,7 +63,16 @@ struct Instead {
 
 impl<'a, T> Fork<'a, T> {
     pub(crate) fn new(client: &'a Arc<Client>, source: String, from: u32) -> Self {
-        Self { client, source, from, id: None, instead: Instead::default(), tx: None, output: PhantomData }
+        Self {
+            client,
+            source,
+            from,
+            id: None,
+            instead: Instead::default(),
+            reason: None,
+            tx: None,
+            output: PhantomData,
+        }
     }
 
     /// The new workflow's id. Default: a new one.
@@ -101,6 +112,12 @@ impl<'a, T> Fork<'a, T> {
         self
     }
 
+    /// Why, for those who read its [`operations`](crate::Handle::operations); at most 1,000 bytes.
+    pub fn reason(mut self, reason: impl Into<String>) -> Self {
+        self.reason = Some(reason.into());
+        self
+    }
+
     /// Fork in the caller's transaction: the new workflow exists if, and only if, that commits. One statement, or
     /// two where the id is taken.
     pub fn in_tx(mut self, tx: &'a mut PgConnection) -> Self {
@@ -109,12 +126,13 @@ impl<'a, T> Fork<'a, T> {
     }
 
     async fn fork(self) -> Result<Handle<T>, Error> {
-        let Self { client, source, from, id, instead, tx, .. } = self;
+        let Self { client, source, from, id, instead, reason, tx, .. } = self;
         let source = Id::new(&source)?;
         let act = format!("fork workflow {source}");
         if let Some(problem) = instead.problem {
             return Err(Error::new(ErrorKind::Usage, format!("could not {act}: {problem}")));
         }
+        check_reason(reason.as_deref(), &act)?;
         let row = ForkRow {
             source,
             from: i32::try_from(from).unwrap_or(i32::MAX),
@@ -123,6 +141,7 @@ impl<'a, T> Fork<'a, T> {
             version: instead.version,
             input: instead.input,
             outputs: instead.outputs,
+            reason,
         };
         match tx {
             Some(tx) => {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout_at};
 
+use crate::attribute::Attribute;
 use crate::client::Client;
 use crate::codec;
 use crate::decide::End;
@@ -15,12 +16,14 @@ use crate::event::Event;
 use crate::failure::{Failure, FailureKind};
 use crate::hints::Attention;
 use crate::id::Id;
-use crate::info::{RecordedStep, WorkflowInfo};
+use crate::info::{Operation, RecordedStep, WorkflowInfo};
 use crate::published::ReadEvent;
 use crate::recorded::ReadHistory;
 use crate::status::Status;
+use crate::store::attribute::attributes;
 use crate::store::inspect as store;
 use crate::store::link::{Backoff, call};
+use crate::store::operate::operations;
 use crate::store::start::Started;
 use crate::wake::{Place, WANTED_AGAIN, Word};
 
@@ -37,6 +40,9 @@ const LOOK_ANYWAY: Duration = Duration::from_secs(5);
 
 /// How long after its start a workflow that was queued in a process with a worker is expected to end there.
 const EXPECTED_HERE_FOR: Duration = Duration::from_millis(100);
+
+/// What is told at most of what operators did to a workflow.
+const OPERATIONS_MAX: i64 = 1_000;
 
 /// A workflow from outside, with the type of its output.
 ///
@@ -139,6 +145,44 @@ impl<T> Handle<T> {
             .map_err(|problem| Error::new(ErrorKind::Decode, format!("the input of workflow {id} {problem}")))
     }
 
+    /// Its attributes, by name; none for a workflow that does not exist.
+    ///
+    /// # Errors
+    ///
+    /// Database kinds.
+    pub async fn attributes(&self) -> Result<Vec<Attribute>, Error> {
+        let id = Id::new(self.id.as_str())?;
+        let act = format!("read the attributes of workflow {id}");
+        let mut backoff = Backoff::for_callers();
+        loop {
+            match call!(self.client.links, &act, connection => attributes(connection, &self.client.sql, &id)) {
+                Err(error) if backoff.again(&error).await => {}
+                answer => break answer,
+            }
+        }
+    }
+
+    /// What operators did to it, in order: paused, resumed, restarted, cancelled or forked it; when, why, and what of its
+    /// history was tried again for that. Beside the [`history`](Handle::history) it tells all that ever was decided about it. The
+    /// latest 1,000 of it; empty for a workflow that does not exist.
+    ///
+    /// # Errors
+    ///
+    /// Database kinds.
+    pub async fn operations(&self) -> Result<Vec<Operation>, Error> {
+        let id = Id::new(self.id.as_str())?;
+        let act = format!("read what was done to workflow {id}");
+        let mut backoff = Backoff::for_callers();
+        loop {
+            match call!(self.client.links, &act, connection =>
+                operations(connection, &self.client.sql, &id, OPERATIONS_MAX))
+            {
+                Err(error) if backoff.again(&error).await => {}
+                answer => break answer,
+            }
+        }
+    }
+
     /// Its history, in the order in which it was recorded, all of it at once. Where that may be much, read
     /// [`history`](Handle::history) page by page.
     ///
@@ -208,7 +252,9 @@ impl<T> Handle<T> {
 
 impl<T: DeserializeOwned> Handle<T> {
     /// Wait until the workflow ends, and give its output. However often it is asked, and from wherever, the
-    /// answer is the same. A blocked workflow has not ended: bound the wait with `tokio::time::timeout`.
+    /// answer is the same, unless somebody [resumes](crate::Durable::resume) or [restarts](crate::Durable::restart) it: whoever
+    /// asks after that waits for its next end, but for a handle that was told the first one by its own process, which keeps
+    /// to it. A blocked workflow has not ended: bound the wait with `tokio::time::timeout`.
     ///
     /// # Errors
     ///

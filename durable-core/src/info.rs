@@ -2,8 +2,9 @@
 //! `store::list` fill it.
 
 use chrono::{DateTime, Utc};
+use serde::Deserialize;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureKind};
 use crate::history::FailedAttempt;
 use crate::status::Status;
 
@@ -39,6 +40,52 @@ pub struct WorkflowInfo {
     pub failure: Option<Failure>,
     /// The workflow whose history it began with, if it is a [`Fork`](crate::Fork).
     pub forked_from: Option<String>,
+}
+
+impl WorkflowInfo {
+    /// Whether somebody has [paused](crate::Durable::pause) it. Its status is [`Blocked`](Status::Blocked) then, and its
+    /// failure has the reason as its message.
+    pub fn is_paused(&self) -> bool {
+        self.status == Status::Blocked && self.failure.as_ref().is_some_and(|f| f.kind() == FailureKind::Paused)
+    }
+}
+
+/// What somebody did to a workflow, as [`Handle::operations`](crate::Handle::operations) tells it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Operation {
+    /// `pause`, `resume`, `restart`, `cancel` or `fork`.
+    pub act: String,
+    /// How the workflow stood before, where that was noted.
+    pub stood: Option<Status>,
+    /// Why, if that was said.
+    pub reason: Option<String>,
+    /// What a resumption has taken out of the history, to be tried again.
+    pub dropped: Vec<Dropped>,
+    /// The database's role that did it.
+    pub done_by: String,
+    /// When.
+    pub done_at: DateTime<Utc>,
+}
+
+/// A record that stands in a history no more, because what it is about is tried again.
+#[derive(Clone, Debug, Deserialize)]
+#[non_exhaustive]
+pub struct Dropped {
+    /// The lane: `""` for the body itself.
+    pub lane: String,
+    /// The number in the lane.
+    pub seq: i32,
+    /// `step`, `transaction`, `start` or `child`.
+    pub kind: String,
+    /// The name of the step.
+    pub name: String,
+    /// How it failed.
+    pub failure: Failure,
+    /// The attempts that failed.
+    pub attempts: Option<Vec<FailedAttempt>>,
+    /// When it was recorded.
+    pub recorded_at: DateTime<Utc>,
 }
 
 /// A page of workflows, as [`Durable::workflows`](crate::Durable::workflows) reads it.

@@ -57,15 +57,18 @@
 //!
 //! Lowest first; a room imports only rooms above it in this list.
 //!
-//! 1. words, without any I/O: `id`, `status`, `retry`, `codec`, `clock`, `topic`, `event`, `failure`, `error`, `options`, `probe`,
-//!    `sabotage`
+//! 1. words, without any I/O: `id`, `status`, `retry`, `attribute`, `codec`, `clock`, `topic`, `event`, `failure`, `error`,
+//!    `options`, `probe`, `sabotage`
 //! 2. `history`, `decide`, `info`: what is recorded, how an attempt ended, and how people read both; pure
 //! 3. `store`: the only place with SQL; `group`: many writes in one statement
 //! 4. `step`, `mock`, `ctx`, `workflow`: what runs inside one attempt
 //! 5. `wake`, `hints`, `worker`: who is told what, here and elsewhere; claims, leases, execution
-//! 6. `client`, `start`, `starting`, `starter`, `message`, `cancel`, `fork`, `handle`, `list`, `recorded`, `published`: the doors for callers
+//! 6. `client`, `start`, `starting`, `starter`, `message`, `cancel`, `operate`, `bulk`, `fork`, `handle`, `list`, `recorded`,
+//!    `published`: the doors for callers
 //! 7. `testing`: the kit for tests: databases, a clock that is moved, every crash, mocks; and sabotage
 
+mod attribute;
+mod bulk;
 mod cancel;
 mod client;
 mod clock;
@@ -86,6 +89,7 @@ mod list;
 mod message;
 #[cfg(feature = "testing")]
 mod mock;
+mod operate;
 mod options;
 mod probe;
 mod published;
@@ -105,6 +109,8 @@ mod wake;
 mod worker;
 mod workflow;
 
+pub use attribute::{Attribute, AttributeValue};
+pub use bulk::{Bulk, Operated};
 pub use cancel::Cancel;
 pub use client::{Builder, Durable, migrate};
 pub use ctx::branch::{Branch, FanOut};
@@ -125,9 +131,10 @@ pub use failure::{Failure, FailureKind, StepError, retry_after, terminal};
 pub use fork::Fork;
 pub use handle::Handle;
 pub use history::FailedAttempt;
-pub use info::{Counts, HistoryPage, RecordedStep, WorkflowInfo, WorkflowPage};
+pub use info::{Counts, Dropped, HistoryPage, Operation, RecordedStep, WorkflowInfo, WorkflowPage};
 pub use list::ListWorkflows;
 pub use message::SendMessage;
+pub use operate::Operate;
 pub use published::ReadEvent;
 pub use recorded::ReadHistory;
 pub use retry::{Retry, days, hours, minutes, seconds};
@@ -149,6 +156,11 @@ pub use durable_macros::workflow;
 #[cfg(doc)]
 #[doc = include_str!("../docs/from_sql.md")]
 pub mod from_sql {}
+
+/// A manual, and nothing else: for whoever looks after workflows.
+#[cfg(doc)]
+#[doc = include_str!("../docs/operate.md")]
+pub mod operating {}
 
 /// What the macros' output calls. Not for use by hand, and outside the promises of the version number.
 #[doc(hidden)]

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
+use crate::attribute::{AttributeValue, Bound, conditions};
+use crate::bulk::{Bulk, What};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind};
 use crate::id::{Id, check_text};
@@ -13,6 +15,7 @@ use crate::info::{WorkflowInfo, WorkflowPage};
 use crate::status::Status;
 use crate::store::link::{Backoff, call};
 use crate::store::list::{self as store, Order, Wanted};
+use crate::store::operate::Act;
 
 /// Workflows in a page, where nobody says otherwise, and at most: each may carry a failure of some kilobytes.
 const PAGE: u32 = 100;
@@ -29,6 +32,7 @@ const PAGE_MAX: u32 = 1_000;
 ///
 /// [`Usage`](ErrorKind::Usage) for a limit, a text or a place that cannot be, database kinds.
 #[must_use = "a list is not read until it is awaited"]
+#[derive(Clone)]
 pub struct ListWorkflows<'a> {
     client: &'a Arc<Client>,
     statuses: Vec<Status>,
@@ -37,9 +41,10 @@ pub struct ListWorkflows<'a> {
     created_from: Option<DateTime<Utc>>,
     created_before: Option<DateTime<Utc>>,
     id_prefix: Option<String>,
+    attributes: Vec<(String, Bound, AttributeValue)>,
     order: Order,
     after: Option<String>,
-    limit: u32,
+    limit: Option<u32>,
 }
 
 impl<'a> ListWorkflows<'a> {
@@ -52,9 +57,10 @@ impl<'a> ListWorkflows<'a> {
             created_from: None,
             created_before: None,
             id_prefix: None,
+            attributes: Vec::new(),
             order: Order::Newest,
             after: None,
-            limit: PAGE,
+            limit: None,
         }
     }
 
@@ -96,6 +102,51 @@ impl<'a> ListWorkflows<'a> {
         self
     }
 
+    /// Only those with this [attribute](crate::Start::attribute).
+    pub fn attribute(self, name: impl Into<String>, value: impl Into<AttributeValue>) -> Self {
+        self.having(name.into(), Bound::Equal, value.into())
+    }
+
+    /// Only those with an attribute of this kind that is as much as this or more.
+    pub fn attribute_from(self, name: impl Into<String>, from: impl Into<AttributeValue>) -> Self {
+        self.having(name.into(), Bound::From, from.into())
+    }
+
+    /// Only those with an attribute of this kind that is less than this.
+    pub fn attribute_before(self, name: impl Into<String>, before: impl Into<AttributeValue>) -> Self {
+        self.having(name.into(), Bound::Before, before.into())
+    }
+
+    fn having(mut self, name: String, bound: Bound, value: AttributeValue) -> Self {
+        self.attributes.push((name, bound, value));
+        self
+    }
+
+    /// Cancel all of these, as [`Durable::cancel`](crate::Durable::cancel) does one; see [`Bulk`].
+    pub fn cancel(self) -> Bulk<'a> {
+        Bulk::new(self, What::Cancel)
+    }
+
+    /// Pause all of these, as [`Durable::pause`](crate::Durable::pause) does one; see [`Bulk`].
+    pub fn pause(self) -> Bulk<'a> {
+        Bulk::new(self, What::Operate(Act::Pause))
+    }
+
+    /// Resume all of these, as [`Durable::resume`](crate::Durable::resume) does one; see [`Bulk`].
+    pub fn resume(self) -> Bulk<'a> {
+        Bulk::new(self, What::Operate(Act::Resume))
+    }
+
+    /// Restart all of these, as [`Durable::restart`](crate::Durable::restart) does one; see [`Bulk`].
+    pub fn restart(self) -> Bulk<'a> {
+        Bulk::new(self, What::Operate(Act::Restart))
+    }
+
+    /// Delete all of these, as [`Durable::delete`](crate::Durable::delete) does one; see [`Bulk`].
+    pub fn delete(self) -> Bulk<'a> {
+        Bulk::new(self, What::Operate(Act::Delete))
+    }
+
     /// Those that were started last come first, which is the default.
     pub fn newest_first(mut self) -> Self {
         self.order = Order::Newest;
@@ -110,7 +161,7 @@ impl<'a> ListWorkflows<'a> {
 
     /// How many at most in a page: 1 to 1,000, default 100.
     pub fn limit(mut self, limit: u32) -> Self {
-        self.limit = limit;
+        self.limit = Some(limit);
         self
     }
 
@@ -123,10 +174,11 @@ impl<'a> ListWorkflows<'a> {
 
     /// Check everything before the database is asked.
     fn wanted(&self) -> Result<Wanted, Error> {
-        if self.limit == 0 || self.limit > PAGE_MAX {
+        let limit = self.page_limit();
+        if limit == 0 || limit > PAGE_MAX {
             return Err(Error::new(
                 ErrorKind::Usage,
-                format!("a page of {} workflows cannot be read: ask for 1 to {PAGE_MAX}", self.limit),
+                format!("a page of {limit} workflows cannot be read: ask for 1 to {PAGE_MAX}"),
             ));
         }
         let texts = [("workflow name", &self.name), ("queue", &self.queue), ("beginning of ids", &self.id_prefix)];
@@ -140,14 +192,20 @@ impl<'a> ListWorkflows<'a> {
             created_from: self.created_from,
             created_before: self.created_before,
             id_like: self.id_prefix.as_deref().map(like),
+            having: conditions(&self.attributes)
+                .map_err(|problem| Error::new(ErrorKind::Usage, format!("cannot list workflows: {problem}")))?,
             order: self.order,
             after: self.after.as_deref().map(|next| place(next, self.order)).transpose()?,
             // One more, to know whether there is another page.
-            limit: i64::from(self.limit) + 1,
+            limit: i64::from(limit) + 1,
         })
     }
 
-    async fn read(self) -> Result<WorkflowPage, Error> {
+    fn page_limit(&self) -> u32 {
+        self.limit.unwrap_or(PAGE)
+    }
+
+    pub(crate) async fn read(self) -> Result<WorkflowPage, Error> {
         let wanted = self.wanted()?;
         let mut backoff = Backoff::for_callers();
         let found = loop {
@@ -158,7 +216,36 @@ impl<'a> ListWorkflows<'a> {
                 answer => break answer?,
             }
         };
-        Ok(page(found, self.order, self.limit as usize))
+        Ok(page(found, self.order, self.page_limit() as usize))
+    }
+
+    pub(crate) fn client(&self) -> &'a Arc<Client> {
+        self.client
+    }
+
+    /// Whether it is about all workflows there are.
+    pub(crate) fn is_about_all(&self) -> bool {
+        let texts = [&self.name, &self.queue, &self.id_prefix];
+        let times = [self.created_from, self.created_before];
+        self.statuses.is_empty()
+            && self.attributes.is_empty()
+            && texts.iter().all(|text| text.is_none())
+            && times.iter().all(Option::is_none)
+    }
+
+    /// Whether it is about one page.
+    pub(crate) fn is_about_a_page(&self) -> bool {
+        self.limit.is_some() || self.after.is_some()
+    }
+
+    /// Only those of it that stand in one of these ways. Gives the ways that were asked for and are none of these.
+    pub(crate) fn narrow(&mut self, to: &[Status]) -> Vec<Status> {
+        if self.statuses.is_empty() {
+            self.statuses = to.to_vec();
+        }
+        let (kept, others) = self.statuses.iter().partition(|status| to.contains(status));
+        self.statuses = kept;
+        others
     }
 }
 
@@ -227,7 +314,7 @@ impl<'a> IntoFuture for ListWorkflows<'a> {
 
 impl std::fmt::Debug for ListWorkflows<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "ListWorkflows({:?}, at most {})", self.statuses, self.limit)
+        write!(f, "ListWorkflows({:?}, at most {})", self.statuses, self.page_limit())
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 
+use crate::attribute::{AttributeValue, stored};
 use crate::client::Client;
 use crate::ctx::attempt::WAIT_MAX;
 use crate::error::{Error, ErrorKind};
@@ -82,6 +83,7 @@ struct Options<'a> {
     delay: Duration,
     deadline: Option<Duration>,
     if_exists: IfExists,
+    attributes: Vec<(String, AttributeValue)>,
     tx: Option<&'a mut PgConnection>,
 }
 
@@ -93,6 +95,7 @@ impl Options<'_> {
             delay: Duration::ZERO,
             deadline: None,
             if_exists: IfExists::default(),
+            attributes: Vec::new(),
             tx: None,
         }
     }
@@ -132,6 +135,14 @@ macro_rules! start_options {
             /// What to do when it is there already. Default: return it.
             pub fn if_exists(mut self, policy: IfExists) -> Self {
                 self.options.if_exists = policy;
+                self
+            }
+
+            /// Give it an attribute, by which [lists](crate::Durable::workflows) find it: a text, a number, a `bool` or a time. At
+            /// most 32 of them, with names of up to 64 bytes and texts of up to 512. A workflow that is there already
+            /// keeps those that it has. Its body may set [more](crate::Ctx::set_attribute).
+            pub fn attribute(mut self, name: impl Into<String>, value: impl Into<AttributeValue>) -> Self {
+                self.options.attributes.push((name.into(), value.into()));
                 self
             }
 
@@ -223,6 +234,8 @@ fn describe<W: Workflow>(id: Id, call: &Call<W>, options: &Options<'_>) -> Resul
     let input = call.encode().map_err(|problem| {
         Error::new(ErrorKind::Usage, format!("could not start workflow {id}: its input {problem}"))
     })?;
+    let attributes = stored(&options.attributes)
+        .map_err(|problem| Error::new(ErrorKind::Usage, format!("could not start workflow {id}: {problem}")))?;
     Ok(NewWorkflow {
         id,
         name: W::NAME,
@@ -233,5 +246,6 @@ fn describe<W: Workflow>(id: Id, call: &Call<W>, options: &Options<'_>) -> Resul
         deadline_ms: options.deadline.map(|deadline| millis(deadline.min(WAIT_MAX))),
         input,
         owner: None,
+        attributes,
     })
 }

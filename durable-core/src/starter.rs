@@ -20,6 +20,8 @@ pub(crate) struct Starter {
     first: Group<StartItem>,
     /// For what the first one has no room for soon.
     second: Group<StartItem>,
+    /// Those with attributes take another statement, so they go apart, and what has none pays nothing for it.
+    attributed: Group<StartItem>,
 }
 
 /// Starts in line that are a statement worth sending beside another one. Below that, one statement of twice the size
@@ -29,11 +31,15 @@ const ENOUGH: usize = 32;
 impl Starter {
     pub(crate) fn new(links: &Arc<Links>) -> Self {
         let group = || Group::new(Statement { links: links.clone() });
-        Self { first: group(), second: group() }
+        Self { first: group(), second: group(), attributed: group() }
     }
 
     pub(crate) async fn write(&self, start: StartItem) -> Result<Option<(StartItem, Answers)>, Error> {
-        let group = if self.first.in_line() < ENOUGH { &self.first } else { &self.second };
+        let group = match start.has_attributes() {
+            true => &self.attributed,
+            false if self.first.in_line() < ENOUGH => &self.first,
+            false => &self.second,
+        };
         group.write(start).await
     }
 }
@@ -42,6 +48,12 @@ impl Starter {
 pub(crate) struct StartItem {
     pub(crate) given: Vec<NewWorkflow>,
     pub(crate) policy: IfExists,
+}
+
+impl StartItem {
+    fn has_attributes(&self) -> bool {
+        self.given.iter().any(|new| new.attributes.is_some())
+    }
 }
 
 impl Item for StartItem {
@@ -95,7 +107,8 @@ impl Statement {
             [StartItem { given, .. }] if given.len() == 1 => format!("start workflow {}", given[0].id),
             _ => format!("start {} workflows", items.iter().map(|item| item.given.len()).sum::<usize>()),
         };
-        let mut answers = match together(items) {
+        let together = if items.iter().any(|item| item.has_attributes()) { None } else { together(items) };
+        let mut answers = match together {
             None => return self.start_groups(items, &act).await,
             Some(each) if items.iter().all(|item| item.given.len() == 1) => self.start_new(each, &act).await?,
             Some(all) => match self.start_all(all, &act).await? {

@@ -15,12 +15,12 @@ pub enum Status {
     Suspended,
     /// Its body returned `Ok`. Final.
     Completed,
-    /// Its body returned `Err`, or panicked. Final.
+    /// Its body returned `Err`, or panicked. Final, unless somebody resumes it.
     Failed,
-    /// Somebody cancelled it. Final.
+    /// Somebody cancelled it. Final, unless somebody resumes it.
     Cancelled,
-    /// Parked, because its code does not fit its history or because it lost too many workers. A deploy
-    /// and [`resume`](crate::Durable::resume) set it going again.
+    /// Parked, because its code does not fit its history, because it lost too many workers, or because somebody has paused
+    /// it. [`resume`](crate::Durable::resume) sets it going again, after a deploy if need be.
     Blocked,
 }
 
@@ -36,7 +36,8 @@ impl Status {
         Status::Blocked,
     ];
 
-    /// Whether the status never changes again.
+    /// Whether the status never changes again by itself: an operator may [resume](crate::Durable::resume) or
+    /// [restart](crate::Durable::restart) it.
     pub fn is_final(self) -> bool {
         match self {
             Status::Completed | Status::Failed | Status::Cancelled => true,

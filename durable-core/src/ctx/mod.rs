@@ -4,6 +4,7 @@
 //! `receive`, `child`, `event`, `branch`, `race` and `undo` are the things. Running them is the worker's.
 
 pub(crate) mod attempt;
+mod attribute;
 pub(crate) mod branch;
 pub(crate) mod child;
 mod continuing;
@@ -27,6 +28,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
+use crate::attribute::AttributeValue;
 use crate::codec;
 use crate::event::Event;
 use crate::id::{Position, body_lane};
@@ -34,6 +36,7 @@ use crate::step::Step;
 use crate::topic::Topic;
 use crate::workflow::{Call, OutputOf, Workflow};
 use attempt::Attempt;
+use attribute::set_attribute;
 use branch::{Branch, FanOut, LaneFn};
 use child::result::{ChildResult, NextChild};
 use child::start::{ChildRun, ChildStart};
@@ -440,6 +443,31 @@ impl Ctx {
         continuing::begin(&self.attempt, &self.lane, next).await;
         // Its attempt is stopped, and the body is dropped here; or it was cut off before, and has come as far as it had come.
         match std::future::pending::<std::convert::Infallible>().await {}
+    }
+
+    /// Set an attribute of the workflow, by which [lists](crate::Durable::workflows) find it: how far it is, what it is about.
+    ///
+    /// ```
+    /// # use durable::{Ctx, workflow};
+    /// #[workflow]
+    /// async fn parcel(ctx: &Ctx, weight: f64) -> anyhow::Result<()> {
+    ///     ctx.set_attribute("weight", weight).await?;
+    ///     ctx.set_attribute("stage", "packed").await?;
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Durability
+    ///
+    /// It is a transactional step of the library's own: set exactly once, and recorded with that. What the last one has set
+    /// stands. It costs what such a step costs, so it is for what people search for, not for every turn of a loop.
+    ///
+    /// # Errors
+    ///
+    /// A terminal [`Failure`](crate::Failure) for the 33rd attribute, a name of more than 64 bytes, a text of more than 512 or
+    /// with control characters, and a number that is none.
+    pub fn set_attribute(&self, name: impl Into<String>, value: impl Into<AttributeValue>) -> StepRun<'_, ()> {
+        self.run(set_attribute(name.into(), value.into()))
     }
 
     /// The time: of the end of the last thing that this lane saw, by the database's clock, or of the start.

@@ -1,4 +1,4 @@
-//! Cancelling and deadlines, and waiting until they hold; resuming what is blocked.
+//! Cancelling and deadlines, and waiting until they hold.
 
 use std::time::Duration;
 
@@ -122,23 +122,19 @@ pub(crate) async fn stopping(
     .transpose()
 }
 
-/// Say that `owner` has stopped these. Answers in which queues some of them go on to be undone.
+/// Say that `owner` has stopped these. Answers in which queues some of them go on to be undone, and under which claim each was.
 pub(crate) async fn stopped(
     connection: &mut PgConnection,
     sql: &Sql,
     owner: OwnerId,
     ids: &[Id],
-) -> Result<Vec<String>, sqlx::Error> {
+) -> Result<(Vec<String>, Vec<(Id, i32)>), sqlx::Error> {
     let rows = query(&sql.stopped)
         .bind(owner.0)
         .bind(ids.iter().map(|id| id.as_str().to_owned()).collect::<Vec<_>>())
         .fetch_all(connection)
         .await?;
-    rows.iter().filter_map(|row| row.try_get("undo_in").transpose()).collect()
-}
-
-/// Put a blocked workflow back. Its queue, if it was blocked.
-pub(crate) async fn resume(connection: &mut PgConnection, sql: &Sql, id: &Id) -> Result<Option<String>, sqlx::Error> {
-    let row = query(&sql.resume).bind(id.bucket()).bind(id.as_str()).fetch_optional(connection).await?;
-    row.map(|row| row.try_get("queue")).transpose()
+    let queues = rows.iter().filter_map(|row| row.try_get("undo_in").transpose()).collect::<Result<_, _>>()?;
+    let claims = rows.iter().map(|row| Ok((Id::trusted(row.try_get("id")?), row.try_get("claims")?)));
+    Ok((queues, claims.collect::<Result<_, sqlx::Error>>()?))
 }

@@ -18,6 +18,7 @@ pub(crate) struct ForkRow {
     pub(crate) input: Option<String>,
     /// Outputs by their positions in the body.
     pub(crate) outputs: Vec<(i32, String)>,
+    pub(crate) reason: Option<String>,
 }
 
 /// What was found, and what came of it.
@@ -52,6 +53,7 @@ pub(crate) async fn fork(
         .bind(&fork.input)
         .bind(positions)
         .bind(outputs)
+        .bind(&fork.reason)
         .fetch_optional(connection)
         .await?;
     row.map(|row| {

@@ -6,6 +6,7 @@ use sqlx::{Connection, PgConnection, Row};
 use super::inspect::info_of;
 use super::query;
 use super::sql::Sql;
+use crate::attribute::Condition;
 use crate::id::Id;
 use crate::info::{Counts, WorkflowInfo};
 use crate::status::Status;
@@ -33,6 +34,8 @@ pub(crate) struct Wanted {
     pub(crate) created_before: Option<DateTime<Utc>>,
     /// A pattern, with what is special in it escaped.
     pub(crate) id_like: Option<String>,
+    /// Asked of attributes; the first one is what is looked by.
+    pub(crate) having: Vec<Condition>,
     pub(crate) order: Order,
     /// The last one of the page before.
     pub(crate) after: Option<(DateTime<Utc>, String)>,
@@ -46,6 +49,9 @@ pub(crate) async fn list(
     sql: &Sql,
     wanted: &Wanted,
 ) -> Result<Vec<WorkflowInfo>, sqlx::Error> {
+    if !wanted.having.is_empty() {
+        return list_with(connection, sql, wanted).await;
+    }
     let mut tx = connection.begin_with(FOR_PEOPLE).await?;
     let statement = match wanted.order {
         Order::Newest => &sql.list_newest,
@@ -74,6 +80,43 @@ pub(crate) async fn list(
     // Nothing was written.
     tx.rollback().await?;
     Ok(found)
+}
+
+/// The first workflows that have what is asked of their attributes, of all wanted statuses together.
+async fn list_with(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    wanted: &Wanted,
+) -> Result<Vec<WorkflowInfo>, sqlx::Error> {
+    let Some((by, others)) = wanted.having.split_first() else { return Ok(Vec::new()) };
+    let statement = match wanted.order {
+        Order::Newest => &sql.list_newest_with,
+        Order::Oldest => &sql.list_oldest_with,
+    };
+    let (created_at, id) = wanted.after.as_ref().map(|(created_at, id)| (created_at, &**id)).unzip();
+    let mut tx = connection.begin_with(FOR_PEOPLE).await?;
+    let rows = query(statement)
+        .bind(wanted.statuses.iter().map(|status| status.as_str()).collect::<Vec<_>>())
+        .bind(&wanted.name)
+        .bind(&wanted.queue)
+        .bind(wanted.created_from)
+        .bind(wanted.created_before)
+        .bind(&wanted.id_like)
+        .bind(Id::buckets())
+        .bind(created_at)
+        .bind(id)
+        .bind(wanted.limit)
+        .bind(&by.name)
+        .bind(by.equal.then_some(&by.from))
+        .bind((!by.equal).then_some(&by.from))
+        .bind((!by.equal).then_some(&by.before))
+        .bind(others.iter().map(|other| &*other.name).collect::<Vec<_>>())
+        .bind(others.iter().map(|other| &*other.from).collect::<Vec<_>>())
+        .bind(others.iter().map(|other| &*other.before).collect::<Vec<_>>())
+        .fetch_all(&mut *tx)
+        .await?;
+    tx.rollback().await?;
+    rows.iter().map(info_of).collect()
 }
 
 /// How many workflows stand where.

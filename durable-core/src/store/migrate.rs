@@ -21,6 +21,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 4, name: "listing", text: include_str!("../../migrations/0004_listing.sql") },
     Migration { version: 5, name: "child", text: include_str!("../../migrations/0005_child.sql") },
     Migration { version: 6, name: "event", text: include_str!("../../migrations/0006_event.sql") },
+    Migration { version: 7, name: "operate", text: include_str!("../../migrations/0007_operate.sql") },
     Migration { version: 8, name: "change", text: include_str!("../../migrations/0008_change.sql") },
     Migration { version: 9, name: "cut_off", text: include_str!("../../migrations/0009_cut_off.sql") },
 ];

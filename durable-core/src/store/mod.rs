@@ -4,6 +4,7 @@
 //! Functions take the connection first, do one statement, and answer with `sqlx::Error`; `link::call!` gives
 //! them a connection and a deadline, and names the act in the error.
 
+pub(crate) mod attribute;
 pub(crate) mod cancel;
 pub(crate) mod child;
 pub(crate) mod claim;
@@ -23,6 +24,7 @@ pub(crate) mod link;
 pub(crate) mod list;
 pub(crate) mod message;
 pub(crate) mod migrate;
+pub(crate) mod operate;
 pub(crate) mod sql;
 pub(crate) mod start;
 pub(crate) mod step;

@@ -9,6 +9,7 @@ use sqlx::{PgConnection, Row, SqlStr};
 use super::claim::row_at;
 use super::query;
 use super::sql::Sql;
+use crate::attribute::StoredAttribute;
 use crate::id::{Id, OwnerId};
 
 /// A workflow to be started.
@@ -25,12 +26,18 @@ pub(crate) struct NewWorkflow {
     pub(crate) input: String,
     /// The worker that it may be born running under.
     pub(crate) owner: Option<OwnerId>,
+    pub(crate) attributes: Option<Arc<[StoredAttribute]>>,
 }
 
 impl NewWorkflow {
     /// Its size on the wire, about.
     pub(crate) fn bytes(&self) -> usize {
-        96 + self.id.as_str().len() + self.name.len() + self.queue.len() + self.input.len()
+        let attributes: usize = self.attributes().map(StoredAttribute::bytes).sum();
+        96 + self.id.as_str().len() + self.name.len() + self.queue.len() + self.input.len() + attributes
+    }
+
+    pub(crate) fn attributes(&self) -> impl Iterator<Item = &StoredAttribute> {
+        self.attributes.iter().flat_map(|attributes| attributes.iter())
     }
 }
 
@@ -140,7 +147,10 @@ pub(crate) async fn start(
     let mut given: Vec<(&NewWorkflow, i32, i32, usize)> =
         numbered.enumerate().map(|(place, (new, policy, n))| (new, policy, n, place)).collect();
     given.sort_unstable_by_key(|(new, ..)| (new.id.bucket(), new.id.as_str()));
-    let rows = query(&sql.start)
+    let attributes: Vec<(&Id, &StoredAttribute)> =
+        given.iter().flat_map(|(new, ..)| new.attributes().map(|attribute| (&new.id, attribute))).collect();
+    let statement = if attributes.is_empty() { &sql.start } else { &sql.start_attributed };
+    let mut asked = query(statement)
         .bind(column(&given, |g| g.id.bucket()))
         .bind(given.iter().map(|(g, ..)| g.id.as_str()).collect::<Vec<_>>())
         .bind(column(&given, |g| g.name))
@@ -152,9 +162,16 @@ pub(crate) async fn start(
         .bind(column(&given, |g| g.owner.map(|owner| owner.0)))
         .bind(given.iter().map(|(_, policy, ..)| *policy).collect::<Vec<_>>())
         .bind(given.iter().map(|(_, _, group, _)| *group).collect::<Vec<_>>())
-        .bind(column(&given, |g| g.deadline_ms))
-        .fetch_all(connection)
-        .await?;
+        .bind(column(&given, |g| g.deadline_ms));
+    if !attributes.is_empty() {
+        asked = asked
+            .bind(attributes.iter().map(|(id, _)| id.bucket()).collect::<Vec<_>>())
+            .bind(attributes.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>())
+            .bind(attributes.iter().map(|(_, a)| &*a.name).collect::<Vec<_>>())
+            .bind(attributes.iter().map(|(_, a)| &*a.value).collect::<Vec<_>>())
+            .bind(attributes.iter().map(|(_, a)| &*a.sort).collect::<Vec<_>>());
+    }
+    let rows = asked.fetch_all(connection).await?;
     let places: HashMap<&str, usize> = given.iter().map(|(g, _, _, place)| (g.id.as_str(), *place)).collect();
     let mut answers = vec![None; given.len()];
     for row in &rows {

@@ -26,7 +26,7 @@ pub(crate) fn tell(wake: &Wake, engine: Option<&Engine>, reached: &[Cut]) {
 }
 
 /// Have the worker stop it, here or elsewhere.
-fn stop(wake: &Wake, engine: Option<&Engine>, id: &Id, owner: OwnerId) {
+pub(crate) fn stop(wake: &Wake, engine: Option<&Engine>, id: &Id, owner: OwnerId) {
     match engine.filter(|engine| engine.owner == owner) {
         Some(engine) => engine.stop_cancelled(id),
         None => wake.tell_others(Word::Stopping(owner.0)),

@@ -21,7 +21,8 @@ pub(super) struct Local(Mutex<Inner>);
 #[derive(Default)]
 struct Inner {
     held: HashMap<Id, Held>,
-    cancelled: HashMap<Id, Instant>,
+    /// Since when, and up to which claim: a later one has been resumed.
+    cancelled: HashMap<Id, (Instant, i32)>,
     /// Owned by this worker in the database but not held here at the last look, with their claims.
     unheld: HashMap<Id, i32>,
 }
@@ -33,6 +34,7 @@ enum Held {
     },
     /// Claimed; its history is being loaded.
     Claimed {
+        claims: i32,
         cancelled: bool,
     },
     Running(Arc<Attempt>),
@@ -57,12 +59,12 @@ impl Local {
     /// running, so the server has gone back in time (a claim commits asynchronously, and may be lost in a
     /// crash), and under one owner id the two could not be told apart.
     #[must_use]
-    pub(super) fn claimed<'i>(&self, ids: impl Iterator<Item = &'i Id>) -> Vec<Arc<Attempt>> {
+    pub(super) fn claimed<'i>(&self, ids: impl Iterator<Item = (&'i Id, i32)>) -> Vec<Arc<Attempt>> {
         let mut inner = self.inner();
         let Inner { held, cancelled, .. } = &mut *inner;
-        let before = ids.filter_map(|id| {
-            let cancelled = cancelled.contains_key(id);
-            held.insert(id.clone(), Held::Claimed { cancelled })
+        let before = ids.filter_map(|(id, claims)| {
+            let cancelled = cancelled.get(id).is_some_and(|(_, up_to)| claims <= *up_to);
+            held.insert(id.clone(), Held::Claimed { claims, cancelled })
         });
         let running = before.filter_map(|held| match held {
             // One that is just being suspended may be claimed anew before it is forgotten here.
@@ -82,11 +84,13 @@ impl Local {
         let mut inner = self.inner();
         match inner.held.get(&attempt.id) {
             Some(Held::Running(_)) => return false,
-            Some(Held::Starting { cancelled: true } | Held::Claimed { cancelled: true }) => {
+            // It was cancelled or paused, resumed and claimed anew while this one loaded its history.
+            Some(Held::Claimed { claims, .. }) if *claims != attempt.claims => return false,
+            Some(Held::Starting { cancelled: true } | Held::Claimed { cancelled: true, .. }) => {
                 inner.held.remove(&attempt.id);
                 return false;
             }
-            Some(Held::Starting { cancelled: false } | Held::Claimed { cancelled: false }) | None => {}
+            Some(Held::Starting { cancelled: false } | Held::Claimed { cancelled: false, .. }) | None => {}
         }
         inner.held.insert(attempt.id.clone(), Held::Running(attempt.clone()));
         true
@@ -130,13 +134,20 @@ impl Local {
         let mut inner = self.inner();
         match inner.held.get_mut(id) {
             Some(Held::Running(attempt)) => return Some(attempt.clone()),
-            Some(Held::Starting { cancelled } | Held::Claimed { cancelled }) => *cancelled = true,
+            Some(Held::Starting { cancelled } | Held::Claimed { cancelled, .. }) => *cancelled = true,
             None => {
-                inner.cancelled.retain(|_, since| since.elapsed() < CANCELLED_KEPT);
-                inner.cancelled.insert(id.clone(), Instant::now());
+                inner.cancelled.retain(|_, (since, _)| since.elapsed() < CANCELLED_KEPT);
+                inner.cancelled.insert(id.clone(), (Instant::now(), i32::MAX));
             }
         }
         None
+    }
+
+    /// The database has told under which claim it was: a later one is another matter, because somebody has resumed it.
+    pub(super) fn cancelled_under(&self, id: &Id, claims: i32) {
+        if let Some((_, up_to)) = self.inner().cancelled.get_mut(id) {
+            *up_to = claims;
+        }
     }
 
     /// How many have a place here.

@@ -215,7 +215,10 @@ impl Engine {
                 match call!(engine.writes, act, connection =>
                     crate::store::cancel::stopped(connection, &engine.plan.sql, engine.owner, &ids))
                 {
-                    Ok(queues) => break queues,
+                    Ok((queues, stopped)) => {
+                        stopped.iter().for_each(|(id, claims)| engine.local.cancelled_under(id, *claims));
+                        break queues;
+                    }
                     Err(error) if !engine.lease.ended() && backoff.again(&error).await => {}
                     Err(_) => return,
                 }

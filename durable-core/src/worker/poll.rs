@@ -59,7 +59,7 @@ async fn claim(engine: &Arc<Engine>, first: OwnedSemaphorePermit, more: bool) ->
     let claimed = call!(engine.claims, "claim workflows", connection => store::claim(
         connection, &plan.sql, engine.owner, &plan.settings.queue, bodies, i64::try_from(limit).unwrap_or(1)))?;
     let full = claimed.len() == limit;
-    let running = engine.local.claimed(claimed.iter().map(|c| &c.id));
+    let running = engine.local.claimed(claimed.iter().map(|c| (&c.id, c.claims)));
     if !running.is_empty() {
         running.iter().for_each(|attempt| attempt.stop(Stop::Lost));
         tracing::error!(owner = %engine.owner, "the server lost claims in a crash; the worker begins again");

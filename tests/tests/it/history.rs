@@ -201,7 +201,7 @@ async fn a_blocked_workflow_can_be_cancelled() -> Result<()> {
     deploy(&db, &Kit::default(), |b| b.register(changed::renamed)).await?;
     let client = db.client().await;
     client.cancel("o").await?;
-    assert!(client.resume("o").await.unwrap_err().is_conflict());
+    assert!(client.pause("o").await.unwrap_err().is_conflict());
     assert_eq!(client.workflow::<()>("o").status().await?, Status::Cancelled);
     Ok(())
 }

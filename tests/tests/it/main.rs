@@ -1,9 +1,11 @@
 //! The tests of the library against PostgreSQL: one file per subject, each test named after the fact it shows.
 
+mod attributes;
 mod bad_input;
 mod basics;
 mod batches;
 mod budgets;
+mod bulk;
 mod cancelling;
 mod children;
 mod children_cancelling;
@@ -12,6 +14,7 @@ mod children_many;
 mod continuing;
 mod crash;
 mod cutting_off;
+mod deleting;
 mod events;
 mod faults;
 mod fingerprints;
@@ -32,6 +35,7 @@ mod listing;
 mod long_histories;
 mod messages;
 mod neighbours;
+mod operating;
 mod patched;
 mod plans;
 mod races;

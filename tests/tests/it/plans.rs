@@ -13,7 +13,7 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
 /// Those that grow with the work.
-const HOT: [&str; 5] = ["workflow", "step", "message", "child", "event"];
+const HOT: [&str; 7] = ["workflow", "step", "message", "child", "event", "attribute", "operation"];
 
 /// Rows in a batch.
 const BATCH: usize = 500;
@@ -48,6 +48,12 @@ const SOME_AGE: &str = "
     insert into durable.child (bucket, id, parent_bucket, parent, lane, seq, detached)
     select n % 64, 'w-' || n, n / 10 % 64, 'w-' || n / 10, '', n % 10, false from generate_series(1, 20000) n;
 
+    insert into durable.attribute (bucket, id, name, value, sort, by_body, created_at)
+    select n % 64, 'w-' || n, 'name-' || n % 10, to_json(n % 100), 's' || n % 100, false, now() from generate_series(1, 20000) n;
+
+    insert into durable.operation (bucket, workflow_id, n, act)
+    select n % 64, 'w-' || n, 0, 'pause' from generate_series(1, 20000) n;
+
     insert into durable.event (bucket, workflow_id, key, n, value, published_at)
     select n % 64, 'w-' || n, 'word', 1, '1', now() from generate_series(1, 20000) n;
 
@@ -57,7 +63,7 @@ const SOME_AGE: &str = "
     insert into durable.deadline (bucket, id, at)
     select n % 64, 'w-' || n, now() + n * interval '1 s' from generate_series(1, 20000) n;
 
-    analyze durable.event; analyze durable.ending; analyze durable.deadline;
+    analyze durable.attribute; analyze durable.operation; analyze durable.event; analyze durable.ending; analyze durable.deadline;
     analyze durable.child; analyze durable.workflow; analyze durable.step; analyze durable.message; analyze durable.worker;
 ";
 
@@ -65,6 +71,7 @@ const SOME_AGE: &str = "
 const PARAMETERS: &[(&str, &str)] = &[
     ("applied", ""),
     ("apply", "integer text"),
+    ("attributes", "bucket id"),
     ("cancel", "id text"),
     ("cancel_lost", "owner bucket id integer buckets ids"),
     ("claim", "owner queue names versions limit"),
@@ -88,7 +95,7 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("fence", "limit"),
     ("fenced", "owner"),
     ("forget", "bucket id limit"),
-    ("fork", "bucket id integer bucket id integer text json integers jsons"),
+    ("fork", "bucket id integer bucket id integer text json integers jsons text"),
     ("hand_back", "owner"),
     ("heartbeat", "owner ms"),
     ("hint", "text text"),
@@ -97,6 +104,14 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("inspect", "bucket id"),
     ("let_go", "owner buckets ids integers"),
     ("list_newest", "status name no_text no_time no_time no_text buckets no_time no_text limit"),
+    (
+        "list_newest_with",
+        "statuses name no_text no_time no_time no_text buckets no_time no_text limit name word no_text no_text few few few",
+    ),
+    (
+        "list_oldest_with",
+        "statuses name no_text no_time no_time no_text buckets no_time no_text limit name no_text word no_text few few few",
+    ),
     ("list_oldest", "status name no_text no_time no_time no_text buckets no_time no_text limit"),
     ("look_at_events", "owner buckets ids integers buckets ids texts"),
     ("mark_stands", "text"),
@@ -104,6 +119,8 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("migrated", ""),
     ("newer_code", "text integer text"),
     ("note_code", "queue names versions names flag limit"),
+    ("operate", "text ids text owner"),
+    ("operations", "bucket id limit"),
     ("owned", "owner"),
     ("ping", ""),
     ("publish", "owner buckets ids integers lanes integers texts jsons"),
@@ -113,12 +130,16 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("recorded", "bucket id lane integer owner"),
     ("register", "owner ms text integer queue"),
     ("release", "owner bucket id integer json integer"),
-    ("resume", "bucket id"),
     ("send", "bucket id topic text json"),
     ("server", ""),
+    ("set_attribute", "bucket id text json text bigint"),
     ("silence", "ids"),
     ("start", "buckets ids texts integers texts buckets bigints jsons owners integers integers bigints"),
     ("start_all", "owner buckets ids texts integers texts buckets bigints jsons flags"),
+    (
+        "start_attributed",
+        "buckets ids texts integers texts buckets bigints jsons owners integers integers bigints buckets ids texts jsons texts",
+    ),
     (
         "start_children",
         "owner buckets ids integers integers buckets ids lanes integers buckets ids texts integers texts buckets bigints \
@@ -176,6 +197,9 @@ fn parameter(kind: &str) -> (String, String) {
         "text" => ("text", "'running'".to_owned()),
         "status" => ("text", "'suspended'".to_owned()),
         "name" => ("text", "'name-1'".to_owned()),
+        "word" => ("text", "'s7'".to_owned()),
+        "few" => ("text[]", "'{a,b}'".to_owned()),
+        "statuses" => ("text[]", "'{suspended,failed}'".to_owned()),
         "no_text" => ("text", "null".to_owned()),
         "no_time" => ("timestamptz", "null".to_owned()),
         "json" => ("text", "'{}'".to_owned()),
@@ -277,13 +301,14 @@ const PLANNERS: [Planner; 4] = [
 const OF_LISTS: &str = "reset all; set plan_cache_mode = force_custom_plan; set enable_hashjoin = off; \
                         set enable_mergejoin = off; set jit = off; set search_path = ''; set timezone = 'UTC'";
 
-const LISTS: &[&str] = &["list_newest", "list_oldest"];
+const LISTS: &[&str] = &["list_newest", "list_newest_with", "list_oldest", "list_oldest_with"];
 
 /// Statements that the index of lists is for, and the one of the start of a worker.
 const FOR_PEOPLE: &[&str] = &["note_code", "list_newest", "list_oldest", "counts"];
 
 /// Statements that run on connections which the application has set up.
-const ON_THE_APPLICATIONS: &[&str] = &["start", "fork", "cancel", "send", "transact", "mark_stands"];
+const ON_THE_APPLICATIONS: &[&str] =
+    &["start", "start_attributed", "fork", "cancel", "send", "set_attribute", "transact", "mark_stands"];
 
 /// Plan every statement as a planner does, and say which read a hot table from end to end.
 async fn full_reads(connection: &mut PgConnection, planner: &Planner) -> Result<Vec<String>> {
@@ -389,6 +414,11 @@ async fn no_function_scans_a_hot_table() -> Result<()> {
             run(&mut tx, format!("select durable.start('name', id => 'from-sql-{call}') as {again}")).await?;
             run(&mut tx, format!("select durable.send('from-sql-{call}', 'topic', '1', 'key') as {again}")).await?;
         }
+        for operation in ["pause", "resume", "cancel", "restart", "delete", "start"] {
+            let why = if ["pause", "resume", "cancel", "restart"].contains(&operation) { ", 'why'" } else { "" };
+            let name = if operation == "start" { "'name', id => " } else { "" };
+            run(&mut tx, format!("select durable.{operation}({name}'from-sql-{call}'{why})")).await?;
+        }
         // One with children, one that is a child, one of both.
         for id in ["w-9", "w-1901", &format!("from-sql-{call}")] {
             run(&mut tx, format!("select durable.cancel('{id}')")).await?;
@@ -452,7 +482,9 @@ async fn a_list_reads_the_whole_table_only_for_completed_workflows_without_the_i
             run(&mut connection, index.to_owned()).await?;
         }
         let whole = whole_indexes(&mut connection).await?;
-        for list in statements().into_iter().filter(|statement| LISTS.contains(&&*statement.name)) {
+        for list in
+            statements().into_iter().filter(|statement| ["list_newest", "list_oldest"].contains(&&*statement.name))
+        {
             run(&mut connection, format!("prepare list as {}", list.text)).await?;
             for (asked, read_in_full) in ASKED {
                 let plan = plan(&mut connection, "list", &asked.replace("BUCKETS", &buckets)).await?;

@@ -1,6 +1,7 @@
 -- Start a workflow ($4, $5) from the history of another one ($1, $2): with what that has recorded before position $3 of its
 -- body, branches that were opened before it included. What is given beside that takes the place of its own: version ($6),
--- input ($8), outputs of positions of the body ($9, $10). Its name has to be $7, if that is given.
+-- input ($8), outputs of positions of the body ($9, $10). Its name has to be $7, if that is given. It has the attributes that
+-- the other one has, and a note of why it was forked ($11).
 -- One row says what there was to fork, and whether it was; the first that stands in the way is why not.
 -- The seed is what the body's draws and its first look at the time are made of: they have to come out as they did.
 -- Locks: the new rows. A concurrent start of the same id waits for the other transaction.
@@ -71,6 +72,17 @@ copied as (
     from recorded r
     left join edited e on e.seq = r.seq and r.of_body
     where r.at < $3 and exists (select from born)
+),
+attributed as (
+    insert into durable.attribute (bucket, id, name, value, sort, by_body, created_at)
+    select $4, $5, a.name, a.value, a.sort, a.by_body, durable.now()
+    from durable.attribute a
+    where a.bucket = $1 and a.id = $2 and exists (select from born)
+),
+journalled as (
+    insert into durable.operation (bucket, workflow_id, n, act, reason)
+    select $4, $5, 0, 'fork', $11
+    where exists (select from born)
 )
 select o.name, o.queue, reach.reach, nowhere.seq as nowhere, exists (select from born) as born,
        -- By an earlier try whose reply was lost, or by the same call made twice.

@@ -1,4 +1,4 @@
--- Say that $1 has stopped these workflows, which were cancelled or cut off. What is to be undone is due now; the answer has its
+-- Say that $1 has stopped these workflows, which were cancelled, cut off or paused, and under which claim each was. What is to be undone is due now; the answer has its
 -- queue.
 -- Locks: their rows, in key order.
 with mine as (
@@ -14,4 +14,4 @@ set stopping = null,
 from mine m
 -- any, so that nobody walks the key for being in order; see PLANS in store/link.rs
 where w.bucket = any (array[m.bucket]) and w.id = m.id
-returning case when w.status in ('queued', 'suspended') then w.queue end as undo_in
+returning case when w.status in ('queued', 'suspended') then w.queue end as undo_in, w.id, w.claims

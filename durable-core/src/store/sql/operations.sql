@@ -1,0 +1,11 @@
+-- What operators did to one workflow, in order: the latest $3 of it.
+-- Locks: nothing.
+select l.act, l.stood, l.reason, l.dropped, l.done_by, l.done_at
+from (
+    select o.n, o.act, o.stood, o.reason, o.dropped::text as dropped, o.done_by, o.done_at
+    from durable.operation o
+    where o.bucket = $1 and o.workflow_id = $2
+    order by o.n desc
+    limit $3
+) l
+order by l.n
