@@ -218,7 +218,7 @@ async fn what_cannot_be_undone_is_blocked_until_it_is_cancelled_again() -> Resul
     db.until_status("t", "blocked").await;
     second.sink().await;
     // The code that fits gets it done, as soon as a worker comes with it.
-    let third = worker(&db, &kit).await?;
+    let _third = worker(&db, &kit).await?;
     db.until_status("t", "cancelled").await;
     assert_eq!(kit.log.entries()[2..], ["undo hotel", "undo flight"]);
 
