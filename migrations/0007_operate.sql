@@ -127,16 +127,14 @@ create function durable.forget_failures(place smallint, of text) returns json
     as $$
         with recorded as materialized (
             select s.lane, s.seq, s.kind, s.failure is not null as failed, s.recorded_at,
-                   -- The lanes of a workflow that has continued as new begin with its generation.
-                   string_to_array(nullif(regexp_replace(s.lane, '^g[0-9]+[.]?', ''), ''), '.')::integer[] || s.seq as path,
+                   -- The lanes of a generation begin with a g and its number.
+                   string_to_array(nullif(ltrim(s.lane, 'g'), ''), '.')::integer[] || s.seq as path,
                    -- When its first attempt began. Not by ->>, which would read all of it, and gives up on a NUL.
                    coalesce(btrim((s.attempts -> 0 -> 'failed_at')::text, '"')::timestamptz
                                 - (s.attempts -> 0 -> 'took_ms')::text::bigint * interval '1 millisecond',
                             s.started_at) as began_at
             from durable.step s
-            left join durable.generation g on g.bucket = s.bucket and g.id = s.workflow_id
             where s.bucket = place and s.workflow_id = of
-              and (g.generation is null or s.lane = 'g' || g.generation or starts_with(s.lane, 'g' || g.generation || '.'))
         ),
         places as (
             select r.path[1:i - 1] as lane, r.path[i] as at, max(r.began_at) as began_at,
@@ -315,13 +313,12 @@ begin
                 update durable.workflow u
                 set status = 'queued', stopping = null, recoveries = 0, wakes = u.wakes + 1, due_at = durable.now(),
                     created_at = durable.now(), claimed_at = null, finished_at = null, waits = null,
-                    output = null, failure = null,
-                    -- What it was started with, if it has continued as new since.
-                    version = coalesce((select g.first_version from durable.generation g
-                                        where g.bucket = u.bucket and g.id = u.id), u.version),
-                    input = coalesce((select g.first_input from durable.generation g
-                                      where g.bucket = u.bucket and g.id = u.id), u.input)
+                    output = null, failure = null
                 where u.bucket = given.bucket and u.id = given.id;
+                -- One that has continued as new begins with what it was started with at first.
+                update durable.workflow u set input = g.first_input, version = g.first_version
+                from durable.generation g
+                where u.bucket = given.bucket and u.id = given.id and g.bucket = given.bucket and g.id = given.id;
                 perform durable.forget_history(given.bucket, given.id);
                 update durable.deadline d set at = durable.now() + (d.at - w.created_at)
                 where d.bucket = given.bucket and d.id = given.id;

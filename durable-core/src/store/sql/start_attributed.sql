@@ -19,13 +19,17 @@ found as materialized (
     -- A birth and a claim differ: only at a birth are the claim and the creation one moment. It is found here
     -- when the same statement was sent before and its reply was lost; only the caller that names an owner, and keeps
     -- a place there, may take it for its own.
-    select g.grp, g.policy, g.id, w.created_at, w.name, w.version, w.input::text = g.input as same_input,
+    select g.grp, g.policy, g.id, w.created_at, w.name,
+           case when w.first_version = g.version then g.version else w.version end as version, w.first_input::text = g.input as same_input,
            (w.owner = g.owner and w.claims = 1 and w.claimed_at = w.created_at) is true as born_here,
-           w.name = g.name and w.version = g.version as same_workflow
+           w.name = g.name and (w.version = g.version or w.first_version = g.version) as same_workflow
     from given g
     cross join lateral (
         -- offset 0 keeps this a look by the key, also for a batch that is large beside the table
-        select * from durable.workflow w
+        select w.*, coalesce(c.first_version, w.version) as first_version, coalesce(c.first_input, w.input) as first_input
+        from durable.workflow w
+        -- One that has continued as new is known by what it was started with.
+        left join durable.generation c on c.bucket = w.bucket and c.id = w.id
         where w.bucket = g.bucket and w.id = g.id
         offset 0
     ) w
