@@ -1,6 +1,8 @@
 //! Continuing as new: how a body asks for it. Doing it is `worker::continuing`.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use super::attempt::Attempt;
 use super::lane::Lane;
@@ -15,12 +17,23 @@ pub(super) async fn begin<W: Workflow>(attempt: &Arc<Attempt>, lane: &Lane, next
         return attempt.stop(Stop::Mismatch(mismatch));
     }
     let input = next.encode().unwrap_or_else(|problem| panic!("the input to continue with {problem}"));
-    // Which they are stands in the history that is about to be forgotten.
-    if attempt.has_strays() {
-        attempt.clone().without_strays().await;
-    }
     if attempt.ending.is_none() {
+        poll_fn(|cx| attempt.poll_complete(cx)).await;
         attempt.stop(Stop::Continued(Next { version: W::VERSION, input }));
+    }
+}
+
+impl Attempt {
+    /// All of the history was read, so that a step which the code has lost shows; and the children are cancelled that losers of
+    /// races have started. Which they are stands in the history that is about to be forgotten.
+    fn poll_complete(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut inner = self.inner();
+        if let Some(from) = inner.recall.rest() {
+            inner.recall.want(from, cx.waker());
+            return Poll::Pending;
+        }
+        // Their cancellation wakes the executor.
+        if inner.strays.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 

@@ -81,7 +81,7 @@ impl Recall {
         Ok(known)
     }
 
-    fn want(&mut self, from: Position, waker: &Waker) {
+    pub(super) fn want(&mut self, from: Position, waker: &Waker) {
         let wakers = self.wanted.entry(from).or_default();
         if !wakers.iter().any(|known| known.will_wake(waker)) {
             wakers.push(waker.clone());

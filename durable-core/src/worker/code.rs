@@ -21,11 +21,14 @@ pub(super) async fn note(engine: &Arc<Engine>) {
     let (bodies, fingerprints) = (plan.registry.names(), plan.registry.fingerprints());
     let resume = plan.settings.resume_mismatches;
     let mut resumed = 0;
+    let mut backoff = Backoff::for_callers();
     loop {
         let noted = call!(engine.writes, "note the code of this worker", connection => code::note_code(
             connection, &plan.sql, &plan.settings.queue, bodies, fingerprints, resume, RESUME_MAX));
         let noted = match noted {
             Ok(noted) => noted,
+            // Sent twice, it says nothing the second time; what it has resumed goes on all the same.
+            Err(error) if backoff.again(&error).await => continue,
             Err(error) => return tracing::warn!(%error, "worker could not note its code"),
         };
         for changed in noted.iter().filter(|noted| noted.live > 0) {

@@ -17,11 +17,10 @@ use crate::wake::Word;
 const FORGET_MAX: i64 = 10_000;
 
 impl Engine {
-    /// Before a workflow begins anew: all of its history is read, so that a step which the code has lost shows; what its body
-    /// has dropped gives up, so that it does not go on beside the next generation; and what the body was given stands.
+    /// Before a workflow begins anew: what its body has dropped gives up, so that it does not go on beside the next generation;
+    /// and what the body was given stands.
     pub(super) async fn before_continuing(&self, attempt: &Arc<Attempt>, next: Next) -> Ended {
         let written = async {
-            self.read_rest(attempt).await?;
             drop(tokio::time::timeout(STEPS_GIVE_UP_WITHIN, attempt.orders_closed()).await);
             self.write_outcomes(attempt).await
         };

@@ -62,7 +62,6 @@ impl Engine {
         let ctx = Ctx::new(attempt.clone());
         let ended = self.run(attempt, body(&ctx, &claimed.input)).await?;
         let ended = self.undo(attempt, ended).await?;
-        let ended = self.without_strays(attempt, ended).await?;
         let ended = match ended {
             Ended::Returned(_) | Ended::Cut(_) => match self.read_rest(attempt).await {
                 Ok(()) => ended,
@@ -71,6 +70,8 @@ impl Engine {
             Ended::Stopped(Stop::Continued(next)) => self.before_continuing(attempt, next).await,
             Ended::Panicked(_) | Ended::Stopped(_) => ended,
         };
+        // The rest of the history may have had some.
+        let ended = self.without_strays(attempt, ended).await?;
         let outcome = self.unless_misfit(attempt, claimed, decide(ended, attempt.left_over())).await;
         self.carry_out(attempt, outcome).await
     }

@@ -37,8 +37,7 @@ impl Engine {
     async fn read_page(&self, attempt: &Attempt, from: Position) -> Result<Page, Stop> {
         let mut backoff = Backoff::for_worker();
         loop {
-            // One that continues as new has all of its history read first.
-            if let Some(stop) = attempt.stopped().filter(|stop| !matches!(stop, Stop::Continued(_))) {
+            if let Some(stop) = attempt.stopped() {
                 return Err(stop);
             }
             if self.lease.ended() {

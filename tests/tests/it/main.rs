@@ -12,6 +12,7 @@ mod children_cancelling;
 mod children_faults;
 mod children_many;
 mod continuing;
+mod continuing_and_ending;
 mod crash;
 mod cutting_off;
 mod deleting;

@@ -4,7 +4,7 @@
 -- tries once, and nothing goes in circles.
 -- Which of several workers that start together has brought the code is decided by the key. The looks are bounded, and nothing
 -- is looked at where nothing has changed, but for what is blocked.
--- Locks: the new fingerprints; then the blocked rows in key order, skipping what somebody else is resuming.
+-- Locks: the new fingerprints in key order; then the blocked rows in key order, skipping what somebody else is resuming.
 with given as materialized (
     select *
     from unnest($2::text[], $3::integer[], $4::text[]) as g (name, version, fingerprint)
@@ -21,6 +21,8 @@ known as materialized (
 noted as (
     insert into durable.fingerprint (name, version, fingerprint)
     select k.name, k.version, k.fingerprint from known k where not k.seen
+    -- Two workers need not register in the same order, and would wait for each other.
+    order by k.name, k.version, k.fingerprint
     on conflict do nothing
     returning name, version
 ),
