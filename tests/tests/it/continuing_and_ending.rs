@@ -182,3 +182,42 @@ async fn code_is_noted_in_one_order_however_it_is_registered() -> Result<()> {
     worker.shutdown(Duration::from_secs(5)).await;
     Ok(())
 }
+
+/// Fails in its second generation until it is allowed not to.
+#[step]
+async fn allowed(step: &StepCtx) -> Result<()> {
+    step.state::<Kit>().log.note("asked");
+    let asked = step.state::<Kit>().log.count("asked");
+    if asked > 1 { Ok(()) } else { Err(durable::terminal(anyhow::anyhow!("not yet")).into()) }
+}
+
+#[workflow]
+async fn twice_over(ctx: &Ctx, round: usize) -> Result<usize> {
+    ctx.run(work(format!("round {round}"))).await?;
+    if round == 0 {
+        ctx.continue_as_new(twice_over(round + 1)).await;
+    }
+    ctx.run(allowed()).await?;
+    Ok(round)
+}
+
+/// What failed in a later generation is tried again there; begun again, it is as it was started.
+#[tokio::test]
+async fn a_later_generation_is_resumed_where_it_is_and_restarted_from_the_first_one() -> Result<()> {
+    let (db, kit) = (Db::new().await, Kit::default());
+    let durable = db.builder().register(twice_over).state(kit.clone()).start().await?;
+    let handle = durable.start(twice_over(0)).id("t").await?;
+    handle.soon().await.unwrap_err();
+    durable.resume("t").await?;
+    assert_eq!(handle.soon().await?, 1);
+    assert_eq!(kit.log.entries(), ["round 0", "round 1", "asked", "asked"]);
+
+    durable.restart("t").await?;
+    assert_eq!(handle.soon().await?, 1);
+    assert_eq!(kit.log.entries()[4..], ["round 0", "round 1", "asked"]);
+    assert_eq!(db.count("select generation::bigint from durable.generation").await, 1);
+    durable.delete("t").await?;
+    let left = "select (select count(*) from durable.step) + (select count(*) from durable.generation)";
+    assert_eq!(db.count(left).await, 0);
+    Ok(())
+}
