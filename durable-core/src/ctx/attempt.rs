@@ -116,6 +116,8 @@ pub(crate) struct ReceiveOrder {
     pub(crate) over: bool,
     pub(crate) took: Duration,
     pub(crate) reply: oneshot::Sender<Looked>,
+    /// As a step's: it writes, too.
+    pub(crate) _open: OpenOrder,
 }
 
 /// What a look into the mailbox came to.

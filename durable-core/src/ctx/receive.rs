@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
-use super::attempt::{Asked, Attempt, Looked, Order, ReceiveOrder, WAIT_MAX, Waiting, far_future};
+use super::attempt::{Asked, Attempt, Looked, OpenOrder, Order, ReceiveOrder, WAIT_MAX, Waiting, far_future};
 use super::lane::UnderWay;
 use crate::codec;
 use crate::decide::Stop;
@@ -123,6 +123,7 @@ impl<T> Mailbox<'_, T> {
             over,
             took: self.began_at.elapsed(),
             reply,
+            _open: OpenOrder::new(&self.attempt),
         };
         self.attempt.order(Order::Receive(order));
         self.state = State::Looking { answer, mark, wait };

@@ -140,6 +140,7 @@ pub(crate) async fn transact(
         .bind(&step.failure)
         .bind(&step.attempts)
         .bind(step.took_ms)
+        .bind(step.claims)
         .fetch_optional(&mut *connection)
         .await;
     match row {

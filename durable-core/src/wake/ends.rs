@@ -31,15 +31,18 @@ impl Ends {
         self.shard(hash).get(&hash).and_then(Weak::upgrade)
     }
 
-    /// A place among those who wait for a workflow's end; the same one for all of them.
+    /// A place among those who wait for a workflow's end; the same one for all of them until it has ended. Who comes later gets
+    /// another, because it may have been resumed or restarted since.
     pub(super) fn enlist(self: &Arc<Self>, id: &Id) -> Arc<Place> {
         // Lives longer than the lock, see `find`.
         let there;
         let mut shard = self.shard(id.digest());
         there = shard.get(&id.digest()).and_then(Weak::upgrade);
-        if let Some(place) = there.as_ref().filter(|place| place.id == *id) {
+        let own = there.as_ref().filter(|place| place.id == *id);
+        if let Some(place) = own.filter(|place| place.end.get().is_none()) {
             return place.clone();
         }
+        let is_free = there.is_none() || own.is_some();
         let place = Arc::new(Place {
             ends: self.clone(),
             id: id.clone(),
@@ -47,7 +50,7 @@ impl Ends {
             doubts: AtomicU32::new(0),
             told: Notify::new(),
         });
-        if there.is_none() {
+        if is_free {
             shard.insert(id.digest(), Arc::downgrade(&place));
         }
         place
@@ -56,7 +59,7 @@ impl Ends {
     /// Tell those who wait how a workflow has ended.
     pub(super) fn tell(&self, id: &Id, end: Arc<End>) {
         if let Some(place) = self.find(id.digest()).filter(|place| place.id == *id) {
-            // Only an earlier word could stand there, and an end never changes.
+            // Only an earlier word of the same end could stand there.
             drop(place.end.set(end));
             place.told.notify_waiters();
         }
@@ -137,7 +140,10 @@ mod tests {
         ends.tell(&id, completed());
         drop(place);
         assert_eq!(again.end().and_then(|end| end.output.as_deref()), Some("1"));
-        assert!(ends.enlist(&id).end().is_some(), "also for one who comes late");
+        let late = ends.enlist(&id);
+        assert!(late.end().is_none(), "one who comes late has to look: it may have been restarted");
+        ends.tell(&id, completed());
+        assert!(late.end().is_some());
     }
 
     #[test]

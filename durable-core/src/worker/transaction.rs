@@ -144,6 +144,10 @@ async fn in_transaction(
         Err(failed) if failed.failure.kind() == FailureKind::Timeout => return Once::Rejected(failed),
         Err(failed) => return undo(tx, drive, &mark, failed).await,
     };
+    // A body that kept its thread may come here long after its workflow was taken away.
+    if drive.order.attempt.stopped().is_some() {
+        return Once::GivenUp;
+    }
     let row = drive.row(Ok(output.json), began.elapsed());
     let transacted = {
         probe!("before a call", "the record of a transactional step");

@@ -209,11 +209,11 @@ async fn a_later_generation_is_resumed_where_it_is_and_restarted_from_the_first_
     let handle = durable.start(twice_over(0)).id("t").await?;
     handle.soon().await.unwrap_err();
     durable.resume("t").await?;
-    assert_eq!(handle.soon().await?, 1);
+    assert_eq!(durable.workflow::<usize>("t").soon().await?, 1);
     assert_eq!(kit.log.entries(), ["round 0", "round 1", "asked", "asked"]);
 
     durable.restart("t").await?;
-    assert_eq!(handle.soon().await?, 1);
+    assert_eq!(durable.workflow::<usize>("t").soon().await?, 1);
     assert_eq!(kit.log.entries()[4..], ["round 0", "round 1", "asked"]);
     assert_eq!(db.count("select generation::bigint from durable.generation").await, 1);
     durable.delete("t").await?;

@@ -155,7 +155,7 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("steps_after", "bucket id lane integer limit limit"),
     ("stopped", "owner ids"),
     ("stopping", "bucket id"),
-    ("transact", "owner text bucket id lane integer text json json json json ms"),
+    ("transact", "owner text bucket id lane integer text json json json json ms integer"),
     ("undo_of_dead", "owners"),
     ("unknown", "queue names versions"),
 ];
