@@ -28,6 +28,7 @@ use crate::store::link::{Backoff, Commits, Links, call, factory};
 use crate::store::operate::Act;
 use crate::store::sql::Sql;
 use crate::store::{list, migrate as schema};
+use crate::streamed::StreamReader;
 use crate::topic::Topic;
 use crate::wake::{Wake, Word};
 use crate::worker::{Engine, Plan, Worker};
@@ -63,6 +64,7 @@ pub(crate) struct Client {
     pub(crate) links: Arc<Links>,
     pub(crate) starter: Starter,
     pub(crate) events: EventReader,
+    pub(crate) streams: StreamReader,
     pub(crate) wake: Arc<Wake>,
     pub(crate) hints: Arc<Hints>,
     worker: Option<Worker>,
@@ -459,7 +461,8 @@ impl Parts {
         let links = Arc::new(links);
         let starter = Starter::new(&links);
         let events = EventReader::new(&links);
-        Durable { client: Arc::new(Client { queue, sql, links, starter, events, wake, hints, worker }) }
+        let streams = StreamReader::new(&links);
+        Durable { client: Arc::new(Client { queue, sql, links, starter, events, streams, wake, hints, worker }) }
     }
 }
 

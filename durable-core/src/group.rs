@@ -52,6 +52,9 @@ struct InLine<I: Item> {
     _room: Room,
 }
 
+/// Where the answer to an item comes, with the item; nothing comes when nobody may write any more.
+pub(crate) type Answer<I> = oneshot::Receiver<Result<(I, <I as Item>::Answer), Error>>;
+
 /// The place in line of an item that is large enough to count; the number of items bounds the small ones.
 type Room = Option<OwnedSemaphorePermit>;
 
@@ -71,19 +74,21 @@ impl<I: Item> Group<I> {
     /// Have an item written, and wait for its answer, with which it comes back. `None` when nobody may write any more;
     /// it is then not known whether it was written.
     pub(crate) async fn write(&self, item: I) -> Result<Option<(I, I::Answer)>, Error> {
+        match self.put(item).await {
+            Some(answer) => answer.await.map_or(Ok(None), |answer| answer.map(Some)),
+            None => Ok(None),
+        }
+    }
+
+    /// Put an item in line, behind all that were put there before. Answers where its answer will come.
+    pub(crate) async fn put(&self, item: I) -> Option<Answer<I>> {
         let permits = (item.bytes() / BYTES_PER_PERMIT).min(LINE_BYTES_MAX / BYTES_PER_PERMIT);
         let room = match u32::try_from(permits).unwrap_or(u32::MAX) {
             0 => None,
             permits => Some(self.room.clone().acquire_many_owned(permits).await.expect("the room is never closed")),
         };
         let (reply, answer) = oneshot::channel();
-        if self.line.send(InLine { item, reply, _room: room }).await.is_err() {
-            return Ok(None);
-        }
-        match answer.await {
-            Ok(answer) => answer.map(Some),
-            Err(_) => Ok(None),
-        }
+        self.line.send(InLine { item, reply, _room: room }).await.is_ok().then_some(answer)
     }
 }
 

@@ -25,6 +25,8 @@ use crate::store::inspect as store;
 use crate::store::link::{Backoff, call};
 use crate::store::operate::operations;
 use crate::store::start::Started;
+use crate::stream::Stream;
+use crate::streamed::ReadStream;
 use crate::wake::{Place, WANTED_AGAIN, Word};
 
 /// The longest pause between two looks at a workflow whose result somebody waits for, and the shortest.
@@ -234,6 +236,25 @@ impl<T> Handle<T> {
     /// ```
     pub fn event<V: DeserializeOwned>(&self, event: Event<V>) -> ReadEvent<'_, V> {
         ReadEvent::new(&self.client, &self.id, event)
+    }
+
+    /// Read a stream of it: the values that it writes, from the first one or [from](ReadStream::from) an offset, as they come.
+    ///
+    /// ```no_run
+    /// use durable::{Durable, Stream};
+    ///
+    /// const TOKENS: Stream<String> = Stream::new("tokens");
+    ///
+    /// # async fn example(durable: Durable) -> Result<(), durable::Error> {
+    /// let mut tokens = durable.workflow::<()>("chat-7").stream(TOKENS).from(0);
+    /// while let Some(token) = tokens.next().await {
+    ///     let token = token?;
+    ///     println!("{}: {}", token.offset, token.value);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn stream<V: DeserializeOwned>(&self, stream: Stream<V>) -> ReadStream<V> {
+        ReadStream::new(&self.client, self.id.as_str(), stream)
     }
 
     async fn inspect(&self) -> Result<(WorkflowInfo, Option<String>), Error> {

@@ -33,6 +33,8 @@ pub(crate) enum Kind {
     Publish,
     /// A value of another workflow's event.
     Event,
+    /// A value that was written to a stream, with its offset.
+    Stream,
     /// The marker of a patch: the workflow went the new way there.
     Patch,
 }
@@ -50,13 +52,14 @@ impl Kind {
             Kind::Child => "child",
             Kind::Publish => "publish",
             Kind::Event => "event",
+            Kind::Stream => "stream",
             Kind::Patch => "patch",
         }
     }
 
     /// The kind in the database; `None` when a newer version wrote it.
     pub(crate) fn parse(word: &str) -> Option<Self> {
-        const ALL: [Kind; 11] = [
+        const ALL: [Kind; 12] = [
             Kind::Step,
             Kind::Transaction,
             Kind::Sleep,
@@ -67,6 +70,7 @@ impl Kind {
             Kind::Child,
             Kind::Publish,
             Kind::Event,
+            Kind::Stream,
             Kind::Patch,
         ];
         ALL.into_iter().find(|kind| kind.as_str() == word)
@@ -95,6 +99,12 @@ impl Record {
     /// Whether it says that a value of this event was published.
     pub(crate) fn is_publication_of(&self, key: &str) -> bool {
         self.kind == Kind::Publish && self.name == key
+    }
+
+    /// Where the value stands that it says was written to this stream.
+    pub(crate) fn offset_in(&self, stream: &str) -> Option<u64> {
+        let output = self.outcome.as_deref().ok().filter(|_| self.kind == Kind::Stream && self.name == stream);
+        output.and_then(|output| output.parse().ok())
     }
 
     /// What is to be done where the code does not ask for it, if that is known.

@@ -57,14 +57,15 @@
 //!
 //! Lowest first; a room imports only rooms above it in this list.
 //!
-//! 1. words, without any I/O: `id`, `status`, `retry`, `attribute`, `codec`, `clock`, `topic`, `event`, `failure`, `error`,
-//!    `options`, `probe`, `sabotage`
+//! 1. words, without any I/O: `id`, `status`, `retry`, `attribute`, `codec`, `clock`, `topic`, `event`, `stream`, `failure`,
+//!    `error`, `options`, `probe`, `sabotage`
 //! 2. `history`, `decide`, `info`: what is recorded, how an attempt ended, and how people read both; pure
-//! 3. `store`: the only place with SQL; `group`: many writes in one statement
+//! 3. `store`: the only place with SQL; `group`: many writes in one statement; `lines`,
+//!    `outflow`: values on their way to streams
 //! 4. `step`, `mock`, `ctx`, `workflow`: what runs inside one attempt
 //! 5. `wake`, `hints`, `worker`: who is told what, here and elsewhere; claims, leases, execution
 //! 6. `client`, `start`, `starting`, `starter`, `message`, `cancel`, `operate`, `bulk`, `fork`, `handle`, `list`, `recorded`,
-//!    `published`: the doors for callers
+//!    `published`, `streamed`: the doors for callers
 //! 7. `testing`: the kit for tests: databases, a clock that is moved, every crash, mocks; and sabotage
 
 mod attribute;
@@ -85,12 +86,14 @@ mod hints;
 mod history;
 mod id;
 mod info;
+mod lines;
 mod list;
 mod message;
 #[cfg(feature = "testing")]
 mod mock;
 mod operate;
 mod options;
+mod outflow;
 mod probe;
 mod published;
 mod recorded;
@@ -102,6 +105,8 @@ mod starting;
 mod status;
 mod step;
 mod store;
+mod stream;
+mod streamed;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod topic;
@@ -123,6 +128,7 @@ pub use ctx::race::Race;
 pub use ctx::receive::{Receive, ReceiveTimeout};
 pub use ctx::run::StepRun;
 pub use ctx::sleep::Sleep;
+pub use ctx::stream::{BodyStream, WriteStream};
 pub use ctx::undo::Undo;
 pub use ctx::{Ctx, Runnable};
 pub use error::{Error, ErrorKind};
@@ -135,12 +141,15 @@ pub use info::{Counts, Dropped, HistoryPage, Operation, RecordedStep, WorkflowIn
 pub use list::ListWorkflows;
 pub use message::SendMessage;
 pub use operate::Operate;
+pub use outflow::StepStream;
 pub use published::ReadEvent;
 pub use recorded::ReadHistory;
 pub use retry::{Retry, days, hours, minutes, seconds};
 pub use start::{IfExists, Start, StartMany};
 pub use status::Status;
 pub use step::{Step, StepCtx};
+pub use stream::{StepAttempt, Stream, StreamValue};
+pub use streamed::ReadStream;
 pub use topic::Topic;
 pub use workflow::Call;
 

@@ -18,7 +18,9 @@ use sqlx::PgConnection;
 use crate::codec::{self, Encoded};
 use crate::failure::{Failure, FailureKind, Returned, StepError, panic_message};
 use crate::id::{Id, Position};
+use crate::outflow::{Outflow, StepStream};
 use crate::retry::Retry;
+use crate::stream::Stream;
 
 /// A boxed future that may move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -221,6 +223,7 @@ pub struct StepCtx {
     pub(crate) key: OnceLock<Box<str>>,
     pub(crate) attempt: u32,
     pub(crate) state: Arc<States>,
+    pub(crate) outflow: Arc<Outflow>,
 }
 
 impl StepCtx {
@@ -245,6 +248,34 @@ impl StepCtx {
     /// The workflow's id.
     pub fn workflow_id(&self) -> &str {
         self.id.as_str()
+    }
+
+    /// A stream of the workflow, to be written to while the step runs: an answer as it comes, lines of a log, progress.
+    ///
+    /// ```
+    /// use durable::{StepCtx, Stream, step};
+    ///
+    /// const TOKENS: Stream<String> = Stream::new("tokens");
+    ///
+    /// #[step]
+    /// async fn answer(step: &StepCtx, question: String) -> anyhow::Result<String> {
+    ///     let tokens = step.stream(TOKENS);
+    ///     let mut answer = String::new();
+    ///     for token in question.split_inclusive(' ') { // a model's answer
+    ///         tokens.write(token.to_owned()).await?;
+    ///         answer.push_str(token);
+    ///     }
+    ///     Ok(answer)
+    /// }
+    /// ```
+    ///
+    /// # Durability
+    ///
+    /// Values are written while the step runs, and not undone when the attempt fails, nor with the transaction of a
+    /// transactional step. Another attempt writes them again; each says [which attempt](crate::StreamValue::attempt) it is
+    /// of, so that a reader can tell. All that an attempt has written stands before its outcome does.
+    pub fn stream<T>(&self, stream: Stream<T>) -> StepStream<T> {
+        StepStream::new(self.outflow.clone(), stream)
     }
 
     /// The application's state of type `T`, as given to [`Builder::state`](crate::Builder::state).

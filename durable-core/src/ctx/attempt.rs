@@ -5,7 +5,6 @@
 
 pub(super) mod patch;
 
-use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,118 +12,22 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 use super::child::awaited::Awaited;
-use super::event::{EventOrder, PublishOrder};
 use super::looks::Looks;
+use super::order::{ChildrenOrder, Order};
 use super::recall::{ReadOrder, Recall, Recalled};
 use super::strays::{LostChildrenOrder, Strays};
 use super::undo::Registered;
 use crate::clock::DatabaseClock;
 use crate::decide::{Ending, Stop};
-use crate::failure::Failure;
-use crate::history::{FailedAttempt, History, Kind, Mismatch, Page, Record, StoredWait, WaitKind};
+use crate::history::{History, Kind, Mismatch, Page, Record, StoredWait, WaitKind};
 use crate::id::{Id, Position};
-use crate::retry::Retry;
-use crate::step::{Arguments, StepBody};
-use crate::store::child::{ChildStarted, NewChild};
+use crate::lines::{Appender, Lines};
 use crate::store::claim::{Claimed, Parent};
 use crate::store::commit::WaitRow;
 use crate::store::step::StepRow;
-
-/// What a leaf asks of the worker, to be done on a task of the worker's own.
-pub(crate) enum Order {
-    Step(StepOrder),
-    Receive(ReceiveOrder),
-    /// Read a part of the history, and give it to the attempt.
-    Read(ReadOrder),
-    StartChild(Box<StartOrder>),
-    /// Look which children have ended, and tell the attempt.
-    LookAtChildren(ChildrenOrder),
-    /// Cancel children that losers of races have started.
-    CancelLost(LostChildrenOrder),
-    Publish(Box<PublishOrder>),
-    /// Look whether an event was published.
-    LookAtEvent(EventOrder),
-}
-
-/// A child to be started.
-pub(crate) struct StartOrder {
-    pub(crate) attempt: Arc<Attempt>,
-    pub(crate) child: NewChild,
-    pub(crate) reply: oneshot::Sender<ChildStarted>,
-}
-
-/// Children to be looked at.
-pub(crate) struct ChildrenOrder {
-    pub(crate) attempt: Arc<Attempt>,
-    pub(crate) awaited: Vec<Id>,
-}
-
-/// A step to be run.
-pub(crate) struct StepOrder {
-    pub(crate) attempt: Arc<Attempt>,
-    pub(crate) position: Position,
-    pub(crate) name: &'static str,
-    pub(crate) arguments: Arc<Mutex<Box<dyn Arguments>>>,
-    pub(crate) body: StepBody,
-    pub(crate) retry: Retry,
-    pub(crate) timeout: Option<Duration>,
-    /// Attempts that failed before this order.
-    pub(crate) past: Vec<FailedAttempt>,
-    /// Closed by the leaf when nobody wants the answer any more.
-    pub(crate) reply: oneshot::Sender<Driven>,
-    /// Held until the order was carried out or given up.
-    pub(crate) _open: OpenOrder,
-}
-
-/// Counts an order as open while it lives.
-pub(crate) struct OpenOrder(Arc<Attempt>);
-
-impl OpenOrder {
-    pub(crate) fn new(attempt: &Arc<Attempt>) -> Self {
-        attempt.open_orders.fetch_add(1, Ordering::SeqCst);
-        Self(attempt.clone())
-    }
-}
-
-impl Drop for OpenOrder {
-    fn drop(&mut self) {
-        if self.0.open_orders.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.0.orders_closed.notify_waiters();
-        }
-    }
-}
-
-/// What running a step came to.
-pub(crate) enum Driven {
-    /// Its outcome, to be written by the executor, and the value for the body.
-    Done(Box<StepRow>, Result<Box<dyn Any + Send>, Failure>),
-    /// Its outcome, which stands already, and the value for the body if it is at hand.
-    Recorded(Record, Option<Box<dyn Any + Send>>),
-    /// The next attempt is far enough away to suspend the workflow meanwhile.
-    Later { after: Duration, past: Vec<FailedAttempt> },
-}
-
-/// A mailbox to be looked into.
-pub(crate) struct ReceiveOrder {
-    pub(crate) attempt: Arc<Attempt>,
-    pub(crate) position: Position,
-    pub(crate) topic: &'static str,
-    /// Record that the wait is over, if there is no message.
-    pub(crate) over: bool,
-    pub(crate) took: Duration,
-    pub(crate) reply: oneshot::Sender<Looked>,
-    /// As a step's: it writes, too.
-    pub(crate) _open: OpenOrder,
-}
-
-/// What a look into the mailbox came to.
-pub(crate) struct Looked {
-    pub(crate) wakes: i64,
-    pub(crate) record: Option<Record>,
-}
 
 /// What a position was answered with.
 pub(crate) enum Asked {
@@ -191,6 +94,8 @@ pub(crate) struct Attempt {
     pub(crate) began_at: DateTime<Utc>,
     /// How it ends, if it was cut off: then the body only comes as far as it had come before.
     pub(crate) ending: Option<Ending>,
+    /// The ways to the streams that it writes.
+    pub(crate) lines: Arc<Lines>,
     short_wait: Duration,
     /// The database's time when the workflow was claimed, and this process's when the answer had come.
     claimed_at: (DateTime<Utc>, Instant),
@@ -232,7 +137,13 @@ pub(super) struct Inner {
 }
 
 impl Attempt {
-    pub(crate) fn new(claimed: &Claimed, history: History, short_wait: Duration, clock: Arc<DatabaseClock>) -> Self {
+    pub(crate) fn new(
+        claimed: &Claimed,
+        history: History,
+        short_wait: Duration,
+        clock: Arc<DatabaseClock>,
+        appender: Arc<Appender>,
+    ) -> Self {
         clock.hear(claimed.now, claimed.seen_at);
         let stored = claimed
             .waits
@@ -253,6 +164,7 @@ impl Attempt {
                 (None, None) => claimed.created_at,
             },
             ending: claimed.ending.clone(),
+            lines: Lines::new(appender, claimed.id.clone(), claimed.claims),
             short_wait,
             claimed_at: (claimed.now, claimed.seen_at),
             clock,
@@ -406,6 +318,16 @@ impl Attempt {
 
     pub(crate) fn is_leaving(&self) -> bool {
         self.inner().leaving
+    }
+
+    pub(super) fn order_opens(&self) {
+        self.open_orders.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn order_closes(&self) {
+        if self.open_orders.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.orders_closed.notify_waiters();
+        }
     }
 
     /// Wait until no order is open.

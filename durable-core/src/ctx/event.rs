@@ -12,8 +12,9 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
-use super::attempt::{Asked, Attempt, Order, WAIT_MAX, Waiting, far_future};
+use super::attempt::{Asked, Attempt, WAIT_MAX, Waiting, far_future};
 use super::lane::UnderWay;
+use super::order::Order;
 use crate::codec;
 use crate::decide::{Stop, to_json};
 use crate::event::{EVENT_BYTES_MAX, Event};

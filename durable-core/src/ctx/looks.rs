@@ -7,7 +7,8 @@ use std::task::Waker;
 
 use chrono::{DateTime, Utc};
 
-use super::attempt::{Asked, Attempt, Inner, Order};
+use super::attempt::{Asked, Attempt, Inner};
+use super::order::Order;
 use super::race;
 use crate::decide::Stop;
 use crate::history::Kind;

@@ -11,6 +11,7 @@ mod continuing;
 pub(crate) mod event;
 pub(crate) mod lane;
 mod looks;
+pub(crate) mod order;
 pub(crate) mod patch;
 pub(crate) mod race;
 pub(crate) mod recall;
@@ -19,6 +20,7 @@ pub(crate) mod run;
 pub(crate) mod select;
 pub(crate) mod sleep;
 pub(crate) mod strays;
+pub(crate) mod stream;
 pub(crate) mod undo;
 
 use std::fmt;
@@ -33,6 +35,7 @@ use crate::codec;
 use crate::event::Event;
 use crate::id::{Position, body_lane};
 use crate::step::Step;
+use crate::stream::Stream;
 use crate::topic::Topic;
 use crate::workflow::{Call, OutputOf, Workflow};
 use attempt::Attempt;
@@ -48,6 +51,7 @@ use race::Race;
 use receive::Receive;
 use run::StepRun;
 use sleep::Sleep;
+use stream::BodyStream;
 use undo::Undo;
 
 /// The context of a workflow body: runs steps, sleeps, receives messages, opens branches.
@@ -288,6 +292,42 @@ impl Ctx {
         let position = self.take(format_args!("the publication of {:?}", event.key()));
         let encoded = codec::encode(&value).map(|(text, _)| text);
         Publish::new(self.attempt.clone(), UnderWay::new(self.lane.clone()), position, event.key(), encoded)
+    }
+
+    /// A stream of values that others may read while they are written: what was found, said or done so far.
+    ///
+    /// ```
+    /// # use durable::{Ctx, Stream, step, workflow};
+    /// # #[step] async fn fetch(page: String) -> anyhow::Result<Vec<String>> { Ok(vec![page]) }
+    /// const FOUND: Stream<String> = Stream::new("found");
+    ///
+    /// #[workflow]
+    /// async fn crawl(ctx: &Ctx, pages: Vec<String>) -> anyhow::Result<()> {
+    ///     for page in pages {
+    ///         for link in ctx.run(fetch(page)).await? {
+    ///             ctx.stream(FOUND).write(link).await?;
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// They read it by [`Handle::stream`](crate::Handle::stream), and whoever has SQL by `select n, value from
+    /// durable.stream_value where workflow_id = 'crawl-7' and key = 'found' order by n`. A step writes to the same stream by
+    /// [`StepCtx::stream`](crate::StepCtx::stream), while it runs.
+    ///
+    /// # Durability
+    ///
+    /// Each [write](BodyStream::write) is recorded together with its value, so it happens once, however often the body comes
+    /// here. The values of a stream have the offsets 0, 1, 2, and so on, in the order in which they were written, whoever writes
+    /// them. They stay when the workflow has ended, as long as its row does; a workflow that is
+    /// [restarted](crate::Durable::restart) or continues as new goes on where its streams end. A
+    /// [fork](crate::Durable::fork) begins with empty ones.
+    pub fn stream<T>(&self, stream: Stream<T>) -> BodyStream<'_, T>
+    where
+        T: serde::Serialize + serde::de::DeserializeOwned,
+    {
+        BodyStream::new(self, stream)
     }
 
     /// Wait for an event of another workflow: give its last value, or the first one once that is published; see

@@ -12,8 +12,9 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
-use super::attempt::{Asked, Attempt, Looked, OpenOrder, Order, ReceiveOrder, WAIT_MAX, Waiting, far_future};
+use super::attempt::{Asked, Attempt, WAIT_MAX, Waiting, far_future};
 use super::lane::UnderWay;
+use super::order::{Looked, OpenOrder, Order, ReceiveOrder};
 use crate::codec;
 use crate::decide::Stop;
 use crate::failure::{Failure, FailureKind};

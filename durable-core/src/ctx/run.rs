@@ -12,8 +12,9 @@ use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
-use super::attempt::{Asked, Attempt, Driven, OpenOrder, Order, StepOrder, Waiting, far_future};
+use super::attempt::{Asked, Attempt, Waiting, far_future};
 use super::lane::UnderWay;
+use super::order::{Driven, OpenOrder, Order, StepOrder};
 use crate::codec;
 use crate::decide::{Stop, to_json};
 use crate::failure::Failure;

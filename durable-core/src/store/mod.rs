@@ -28,6 +28,7 @@ pub(crate) mod operate;
 pub(crate) mod sql;
 pub(crate) mod start;
 pub(crate) mod step;
+pub(crate) mod stream;
 #[cfg(feature = "testing")]
 pub(crate) mod trial;
 

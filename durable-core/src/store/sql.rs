@@ -33,12 +33,12 @@ macro_rules! statements {
 }
 
 statements! {
-    applied apply attributes cancel cancel_lost claim commit commit_apart continue_as_new counts deadlines
+    append applied apply attributes cancel cancel_lost claim commit commit_apart continue_as_new counts deadlines
     ended_children events expire fence fenced forget fork hand_back heartbeat hint history input inspect let_go
     list_newest list_newest_with list_oldest list_oldest_with look_at_events mark_stands migrate_lock migrated
     migrations newer_code note_code operate operations owned ping publish reap receive record recorded register
     release send server set_attribute settle silence start start_all start_attributed start_children
-    start_children_apart start_new steps steps_after stopped stopping transact undo_of_dead unknown
+    start_children_apart start_new steps steps_after stopped stopping streams transact undo_of_dead unknown
 }
 
 /// A text of ours for another schema: objects are written `durable.x`, the schema itself only where it is made.

@@ -10,7 +10,8 @@ use tokio::sync::oneshot;
 
 use super::lease::{Lease, LeaseView};
 use super::{Engine, cut};
-use crate::ctx::attempt::{Attempt, ChildrenOrder, StartOrder};
+use crate::ctx::attempt::Attempt;
+use crate::ctx::order::{ChildrenOrder, StartOrder};
 use crate::ctx::strays::LostChildrenOrder;
 use crate::decide::Stop;
 use crate::error::Error;

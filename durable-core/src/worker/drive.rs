@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use super::Engine;
 use super::transaction::{self, Tried};
-use crate::ctx::attempt::{Driven, StepOrder};
+use crate::ctx::order::{Driven, StepOrder};
 use crate::decide::{Stop, to_json};
 use crate::error::Error;
 use crate::failure::{Failure, FailureKind};
 use crate::history::{FailedAttempt, Kind, Record};
+use crate::outflow::{Dry, Outflow};
 use crate::probe::probe;
 use crate::step::{AttemptFailure, Attempted, Output, StepBody, StepCtx};
 use crate::store::Fence;
@@ -116,7 +117,9 @@ impl<'d> StepDrive<'d> {
             key: OnceLock::new(),
             attempt,
             state: self.engine.plan.states.clone(),
+            outflow: Outflow::new(&self.order.attempt.lines, &self.order.position, attempt),
         };
+        let outflow = ctx.outflow.clone();
         let began = Instant::now();
         match self.order.body.clone() {
             StepBody::Plain(body) => {
@@ -130,6 +133,9 @@ impl<'d> StepDrive<'d> {
                     ended = within(timeout, body(ctx, &self.input)) => ended,
                 };
                 probe!("after the body of a step", self.order.name);
+                if self.dried_up(&outflow).await {
+                    return Ok(Ended::Stopped);
+                }
                 match ended {
                     Ok(output) => Ok(Ended::Done(output, began.elapsed())),
                     Err(failed) => Ok(Ended::Failed(failed, began.elapsed())),
@@ -142,6 +148,17 @@ impl<'d> StepDrive<'d> {
                 Tried::Failed(failed) => Ok(Ended::Failed(failed, began.elapsed())),
             },
         }
+    }
+
+    /// Wait until what the body has written to streams stands. If that cannot be, the attempt is stopped.
+    pub(super) async fn dried_up(&self, outflow: &Outflow) -> bool {
+        let stop = match outflow.end().await {
+            Ok(()) => return false,
+            Err(Dry::Lost) => Stop::Lost,
+            Err(Dry::Broken(problem)) => Stop::Broken(problem),
+        };
+        self.order.attempt.stop(stop);
+        true
     }
 
     fn remember(&mut self, attempt: u32, failure: &Failure, took: Duration) {

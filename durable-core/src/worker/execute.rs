@@ -38,7 +38,8 @@ impl Engine {
     pub(super) fn adopt(self: Arc<Self>, claimed: Claimed, history: History, slot: OwnedSemaphorePermit) {
         let engine = self;
         let short_wait = engine.plan.settings.short_wait;
-        let attempt = Arc::new(Attempt::new(&claimed, history, short_wait, engine.clock.clone()));
+        let attempt =
+            Arc::new(Attempt::new(&claimed, history, short_wait, engine.clock.clone(), engine.appender.clone()));
         if !engine.local.run(&attempt) {
             return;
         }

@@ -21,6 +21,7 @@ mod orders;
 mod poll;
 mod read;
 mod receive;
+mod streams;
 mod takeover;
 mod transaction;
 mod undo;
@@ -37,6 +38,7 @@ use crate::error::{Error, ErrorKind};
 use crate::hints::Hints;
 use crate::history::Record;
 use crate::id::{Id, OwnerId};
+use crate::lines::Appender;
 use crate::options::Settings;
 use crate::step::States;
 use crate::store::Fence;
@@ -52,6 +54,7 @@ use events::Events;
 use lease::{Heart, Lease};
 use local::Local;
 use receive::Receiver;
+use streams::Appends;
 
 /// Connections for receives and for what happens rarely. What workflows come to has the committer's, claims have their own.
 const WRITE_LINKS: usize = 4;
@@ -88,6 +91,7 @@ pub(crate) struct Engine {
     receiver: Receiver,
     offspring: Offspring,
     events: Events,
+    appender: Arc<Appender>,
     clock: Arc<DatabaseClock>,
     lease: Lease,
     /// When the next deadline is.
@@ -122,6 +126,7 @@ impl Engine {
             receiver: Receiver::new(&writes, owner, &lease),
             offspring: Offspring::new(&writes, owner, &lease),
             events: Events::new(&writes, owner, &lease),
+            appender: Appender::new(Appends { links: writes.clone(), owner, lease: lease.view() }),
             writes,
             transactions: links("transactions", Commits::AsTheApplication, TRANSACTION_LINKS),
             committer: Committer::new(&commits, owner, &lease, &clock),

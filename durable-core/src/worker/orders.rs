@@ -11,7 +11,7 @@ use std::task::Context;
 use futures_util::FutureExt;
 
 use super::{Engine, drive};
-use crate::ctx::attempt::{Order, StepOrder};
+use crate::ctx::order::{Order, StepOrder};
 use crate::decide::Stop;
 
 impl Engine {
@@ -34,6 +34,7 @@ impl Engine {
                 Order::StartChild(order) => drop(self.runtime.spawn(async move { engine.start_child(*order).await })),
                 Order::Publish(order) => drop(self.runtime.spawn(async move { engine.publish(*order).await })),
                 Order::LookAtEvent(order) => drop(self.runtime.spawn(async move { engine.look_at_event(order).await })),
+                Order::WriteStream(order) => drop(self.runtime.spawn(async move { engine.write_stream(*order).await })),
                 Order::CancelLost(order) => drop(self.runtime.spawn(async move { engine.cancel_lost(order).await })),
                 Order::LookAtChildren(order) => {
                     drop(self.runtime.spawn(async move { engine.look_at_children(order).await }));

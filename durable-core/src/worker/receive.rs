@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::Engine;
 use super::lease::{Lease, LeaseView};
-use crate::ctx::attempt::{Looked, ReceiveOrder};
+use crate::ctx::order::{Looked, ReceiveOrder};
 use crate::decide::Stop;
 use crate::error::Error;
 use crate::group::{Group, Item, Writer};

@@ -63,7 +63,9 @@ pub(super) async fn attempt(drive: &mut StepDrive<'_>, body: &Arc<Body>, ctx: St
     let mut backoff = Backoff::for_worker();
     let mut contentions = 0;
     loop {
-        let outcome = once(drive, body, ctx.clone()).await?;
+        // Each transaction writes to streams anew; what the one before has written there stands.
+        let ctx = StepCtx { outflow: ctx.outflow.again(), ..ctx.clone() };
+        let outcome = once(drive, body, ctx).await?;
         match outcome {
             Once::Recorded(record, value) => return Ok(Tried::Recorded(record, Some(value))),
             Once::Refused => return found(drive).await,
@@ -126,6 +128,7 @@ async fn in_transaction(
 ) -> Once {
     let began = Instant::now();
     let mark = mark(drive);
+    let outflow = ctx.outflow.clone();
     let mut tx = match begin(connection, drive, &mark).await {
         Ok(tx) => tx,
         Err(error) => return Once::Broken(error),
@@ -138,6 +141,9 @@ async fn in_transaction(
         attempted = within(drive.order.timeout, body(&mut tx, ctx, &drive.input)) => attempted,
     };
     probe!("after the body of a step", drive.order.name);
+    if drive.dried_up(&outflow).await {
+        return Once::GivenUp;
+    }
     let output = match attempted {
         Ok(output) => output,
         // A statement that outlived the attempt may still be running: closing the connection ends both.

@@ -46,6 +46,8 @@ mod sabotage;
 mod secrets;
 mod starting;
 mod steps;
+mod streams;
+mod streams_faults;
 mod takeover;
 mod tidy;
 mod ui;

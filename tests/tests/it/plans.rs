@@ -13,7 +13,8 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
 /// Those that grow with the work.
-const HOT: [&str; 7] = ["workflow", "step", "message", "child", "event", "attribute", "operation"];
+const HOT: [&str; 9] =
+    ["workflow", "step", "message", "child", "event", "attribute", "operation", "stream", "stream_value"];
 
 /// Rows in a batch.
 const BATCH: usize = 500;
@@ -57,6 +58,12 @@ const SOME_AGE: &str = "
     insert into durable.event (bucket, workflow_id, key, n, value, published_at)
     select n % 64, 'w-' || n, 'word', 1, '1', now() from generate_series(1, 20000) n;
 
+    insert into durable.stream (bucket, workflow_id, key, first, next, tag)
+    select n % 64, 'w-' || n, 'word', 0, 2, n from generate_series(1, 20000) n;
+
+    insert into durable.stream_value (bucket, workflow_id, key, n, value, written_at)
+    select n % 64, 'w-' || n, 'word', k, '1', now() from generate_series(1, 20000) n, generate_series(0, 1) k;
+
     insert into durable.ending (bucket, id, status, failure)
     select n % 64, 'w-' || n, 'cancelled', '{}' from generate_series(1, 20000) n where n % 1000 = 0;
 
@@ -64,11 +71,13 @@ const SOME_AGE: &str = "
     select n % 64, 'w-' || n, now() + n * interval '1 s' from generate_series(1, 20000) n;
 
     analyze durable.attribute; analyze durable.operation; analyze durable.event; analyze durable.ending; analyze durable.deadline;
+    analyze durable.stream; analyze durable.stream_value;
     analyze durable.child; analyze durable.workflow; analyze durable.step; analyze durable.message; analyze durable.worker;
 ";
 
 /// The parameters of each statement, in order, as `parameter` knows them.
 const PARAMETERS: &[(&str, &str)] = &[
+    ("append", "owner buckets ids integers texts bigints bigints bigints json_arrays json_arrays"),
     ("applied", ""),
     ("apply", "integer text"),
     ("attributes", "bucket id"),
@@ -155,6 +164,7 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("steps_after", "bucket id lane integer limit limit"),
     ("stopped", "owner ids"),
     ("stopping", "bucket id"),
+    ("streams", "buckets ids texts bigints limit limit"),
     ("transact", "owner text bucket id lane integer text json json json json ms integer"),
     ("undo_of_dead", "owners"),
     ("unknown", "queue names versions"),
@@ -214,6 +224,7 @@ fn parameter(kind: &str) -> (String, String) {
         "lanes" => ("text[]", many(&|_| "\"\"".to_owned())),
         "texts" => ("text[]", many(&|_| "word".to_owned())),
         "jsons" => ("text[]", many(&|_| "1".to_owned())),
+        "json_arrays" => ("text[]", many(&|_| "[1]".to_owned())),
         "integers" => ("integer[]", many(&|n| n.to_string())),
         "bigints" => ("bigint[]", many(&|_| "1000".to_owned())),
         "rows" => ("text[]", many(&|n| format!("\"(0,{n})\""))),

@@ -13,8 +13,9 @@ use tokio::sync::oneshot;
 
 use super::Child;
 use super::result::ChildResult;
-use crate::ctx::attempt::{Asked, Attempt, Order, StartOrder, WAIT_MAX};
+use crate::ctx::attempt::{Asked, Attempt, WAIT_MAX};
 use crate::ctx::lane::UnderWay;
+use crate::ctx::order::{Order, StartOrder};
 use crate::decide::{Stop, to_json};
 use crate::failure::{Failure, FailureKind};
 use crate::history::{Kind, Mismatch, Record};
