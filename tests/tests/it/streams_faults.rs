@@ -196,3 +196,52 @@ async fn a_stream_that_stands_elsewhere_than_it_was_left_has_no_gap() -> Result<
     assert_eq!(stored, (0..).zip(words).collect::<Vec<_>>());
     Ok(())
 }
+
+/// P8: the same, while that write is under way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_who_write_at_the_same_moment_come_one_after_the_other() -> Result<()> {
+    let (db, kit) = (Db::new().await, Kit::default());
+    let durable = db.builder().register(faltering).state(kit.clone()).start().await?;
+    let handle = durable.start(faltering()).id("p").await?;
+    kit.gate.reached().await;
+    let mut late = db.pool.begin().await?;
+    sqlx::raw_sql(
+        "update durable.stream set next = next + 1, tag = 0 where workflow_id = 'p';
+         insert into durable.stream_value (bucket, workflow_id, key, n, value, written_at)
+         values (durable.bucket('p'), 'p', 'words', 1, '\"late\"', now());",
+    )
+    .execute(&mut *late)
+    .await?;
+    kit.gate.open();
+    let waits = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+    db.until_count(waits, |count| count == 1).await;
+    late.commit().await?;
+    handle.soon().await?;
+    let words = ["one of claim 0", "late", "other", "end"].map(str::to_owned);
+    assert_eq!(all(&durable, "p").await?, (0..).zip(words).collect::<Vec<_>>());
+    Ok(())
+}
+
+/// P8, P9: the record of a former owner, which was written after this one had read the history, is taken for what it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_value_that_a_former_owner_has_recorded_is_not_written_again() -> Result<()> {
+    let (db, kit) = (Db::new().await, Kit::default());
+    let durable = db.builder().register(faltering).state(kit.clone()).start().await?;
+    let handle = durable.start(faltering()).id("p").await?;
+    kit.gate.reached().await;
+    // The body's value at position 1, and one of the step's before it.
+    sqlx::raw_sql(
+        "update durable.stream set next = next + 1, tag = 0 where workflow_id = 'p';
+         insert into durable.stream_value (bucket, workflow_id, key, n, value, written_at)
+         values (durable.bucket('p'), 'p', 'words', 1, '\"end\"', now());
+         insert into durable.step (bucket, workflow_id, lane, seq, kind, name, input, output, started_at)
+         values (durable.bucket('p'), 'p', '', 1, 'stream', 'words', '\"end\"', '1', now());",
+    )
+    .execute(&db.pool)
+    .await?;
+    kit.gate.open();
+    handle.soon().await?;
+    let words = ["one of claim 0", "end", "other"].map(str::to_owned);
+    assert_eq!(all(&durable, "p").await?, (0..).zip(words).collect::<Vec<_>>());
+    Ok(())
+}
