@@ -20,6 +20,7 @@ use crate::message::SendMessage;
 use crate::operate::Operate;
 use crate::options::Settings;
 use crate::published::EventReader;
+use crate::queue::Queue;
 use crate::start::{Start, StartMany};
 use crate::starter::Starter;
 use crate::step::States;
@@ -301,6 +302,17 @@ impl Builder {
         self
     }
 
+    /// Let the worker take workflows from a queue with limits, too, and declare these limits.
+    ///
+    /// They are written down when the worker starts, unless the same were declared last: so a deploy that declares others changes
+    /// them, and what somebody has [set](Durable::set_queue) meanwhile stands as long as the code does not change. The queue of
+    /// [`queue`](Builder::queue) may be given here as well, to have limits. Up to 1,000 queues, which cost an idle worker no more
+    /// statements than one.
+    pub fn serve(mut self, queue: Queue) -> Self {
+        self.settings.serves.push(queue);
+        self
+    }
+
     /// How many workflows the worker has in memory at a time; those that wait longer than `short_wait` are
     /// not. Default 256.
     pub fn concurrency(mut self, concurrency: usize) -> Self {
@@ -383,9 +395,10 @@ impl Builder {
         let (parts, settings, registry, mut states) = self.prepare().await?;
         states.insert(Statements(parts.sql.clone()));
         let slots = Arc::new(Semaphore::new(settings.concurrency));
-        let hints = parts.hints(&settings.queue);
+        let hints = parts.hints(&settings);
         let queue = settings.queue.clone();
         let plan = Plan {
+            limited: settings.serves.iter().map(|queue| queue.name().to_owned()).collect(),
             settings,
             sql: parts.sql.clone(),
             factory: parts.factory.clone(),
@@ -395,6 +408,7 @@ impl Builder {
             hints: hints.clone(),
             slots,
         };
+        plan.declare_queues(&parts.links).await?;
         let worker = Worker::start(Arc::new(plan)).await?;
         Ok(parts.durable(queue, hints, Some(worker)))
     }
@@ -406,7 +420,7 @@ impl Builder {
     /// As [`start`](Builder::start).
     pub async fn client(self) -> Result<Durable, Error> {
         let (parts, settings, ..) = self.prepare().await?;
-        let hints = parts.hints(&settings.queue);
+        let hints = parts.hints(&settings);
         Ok(parts.durable(settings.queue, hints, None))
     }
 
@@ -452,8 +466,10 @@ impl Parts {
         Ok(Self { sql, factory, links, wake: Arc::new(Wake::new(hints)) })
     }
 
-    fn hints(&self, queue: &str) -> Arc<Hints> {
-        Hints::start(&self.wake, queue, &self.sql, &self.factory)
+    fn hints(&self, settings: &Settings) -> Arc<Hints> {
+        let served = settings.serves.iter().map(|queue| queue.name().to_owned());
+        let queues = std::iter::once(settings.queue.clone()).chain(served).collect();
+        Hints::start(&self.wake, queues, &self.sql, &self.factory)
     }
 
     fn durable(self, queue: String, hints: Arc<Hints>, worker: Option<Worker>) -> Durable {

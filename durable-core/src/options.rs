@@ -1,15 +1,22 @@
 //! What a builder sets: names, bounds and times of one `Durable`.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
 use crate::id::{DEFAULT_SCHEMA, check_text};
+use crate::queue::Queue;
+
+/// Queues with limits in one worker.
+const SERVES_MAX: usize = 1_000;
 
 /// The settings of a worker, or of a client.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) schema: String,
     pub(crate) queue: String,
+    /// Queues with limits that the worker takes workflows from, too.
+    pub(crate) serves: Vec<Queue>,
     pub(crate) concurrency: usize,
     pub(crate) lease: Duration,
     pub(crate) poll_every: Duration,
@@ -25,6 +32,7 @@ impl Default for Settings {
         Self {
             schema: DEFAULT_SCHEMA.to_owned(),
             queue: "default".to_owned(),
+            serves: Vec::new(),
             concurrency: 256,
             lease: Duration::from_secs(15),
             poll_every: Duration::from_secs(1),
@@ -41,6 +49,7 @@ impl Settings {
     /// Refuse what cannot work.
     pub(crate) fn check(&self) -> Result<(), Error> {
         check_text("queue", &self.queue)?;
+        self.check_served()?;
         let usage = |problem: &str| Err(Error::new(ErrorKind::Usage, problem));
         if self.concurrency == 0 {
             return usage("a concurrency of 0 would never run anything: give at least 1");
@@ -55,6 +64,30 @@ impl Settings {
             return usage("short_wait must be at most 60 s: longer waits belong in the database");
         }
         Ok(())
+    }
+
+    fn check_served(&self) -> Result<(), Error> {
+        let mut names = HashSet::new();
+        for queue in &self.serves {
+            queue.check()?;
+            if !names.insert(&queue.name) {
+                let problem = format!("queue {:?} is served twice: give it all of its limits at once", queue.name);
+                return Err(Error::new(ErrorKind::Usage, problem));
+            }
+        }
+        if self.serves.len() > SERVES_MAX {
+            let problem = format!(
+                "{} queues in one worker, at most {SERVES_MAX} are allowed: use partitions of one",
+                self.serves.len()
+            );
+            return Err(Error::new(ErrorKind::Usage, problem));
+        }
+        Ok(())
+    }
+
+    /// Whether the worker takes workflows from this queue.
+    pub(crate) fn takes_from(&self, queue: &str) -> bool {
+        self.queue == queue || self.serves.iter().any(|served| served.name == queue)
     }
 
     /// As the statements take it.

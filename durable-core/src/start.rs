@@ -79,6 +79,7 @@ pub struct StartMany<'a, W: Workflow> {
 
 struct Options<'a> {
     queue: String,
+    partition: Option<String>,
     priority: i16,
     delay: Duration,
     deadline: Option<Duration>,
@@ -91,6 +92,7 @@ impl Options<'_> {
     fn new(client: &Client) -> Self {
         Self {
             queue: client.queue.clone(),
+            partition: None,
             priority: 0,
             delay: Duration::ZERO,
             deadline: None,
@@ -110,7 +112,14 @@ macro_rules! start_options {
                 self
             }
 
-            /// Lower goes first within a queue. Default 0.
+            /// Put it into this partition of its queue, which has to have [limits](crate::Queue): a customer's, for instance. 1 to 512 bytes
+            /// without control characters. Default: the one of those that have none.
+            pub fn partition(mut self, partition: impl Into<String>) -> Self {
+                self.options.partition = Some(partition.into());
+                self
+            }
+
+            /// Lower goes first within a queue, and within a partition of one. Default 0.
             pub fn priority(mut self, priority: i16) -> Self {
                 self.options.priority = priority;
                 self
@@ -231,6 +240,9 @@ fn check_many<W: Workflow>(calls: &[(String, Call<W>)]) -> Result<(), Error> {
 fn describe<W: Workflow>(id: Id, call: &Call<W>, options: &Options<'_>) -> Result<NewWorkflow, Error> {
     check_text("workflow name", W::NAME)?;
     check_text("queue", &options.queue)?;
+    if let Some(partition) = &options.partition {
+        check_text("partition", partition)?;
+    }
     let input = call.encode().map_err(|problem| {
         Error::new(ErrorKind::Usage, format!("could not start workflow {id}: its input {problem}"))
     })?;
@@ -241,6 +253,7 @@ fn describe<W: Workflow>(id: Id, call: &Call<W>, options: &Options<'_>) -> Resul
         name: W::NAME,
         version: W::VERSION,
         queue: options.queue.clone(),
+        partition: options.partition.clone(),
         priority: options.priority,
         delay_ms: millis(options.delay.min(WAIT_MAX)),
         deadline_ms: options.deadline.map(|deadline| millis(deadline.min(WAIT_MAX))),

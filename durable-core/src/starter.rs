@@ -169,10 +169,10 @@ impl Statement {
 /// What is started together, by one worker at most.
 type All<'i> = (Option<OwnerId>, Vec<&'i NewWorkflow>);
 
-/// `None` when it is by the workers of two incarnations, or has deadlines.
+/// `None` when it is by the workers of two incarnations, or has deadlines or partitions.
 fn together<'i>(items: &[&'i StartItem]) -> Option<All<'i>> {
     let given: Vec<_> = items.iter().flat_map(|item| &item.given).collect();
-    if given.iter().any(|new| new.deadline_ms.is_some()) {
+    if given.iter().any(|new| new.deadline_ms.is_some() || new.partition.is_some()) {
         return None;
     }
     let mut owners = given.iter().filter_map(|new| new.owner);

@@ -188,6 +188,7 @@ fn born(given: &NewWorkflow, started: &Started) -> Claimed {
         generation: None,
         parent: None,
         ending: None,
+        is_limited: false,
         row_at: started.row_at.clone(),
         now: started.created_at,
         seen_at: Instant::now(),

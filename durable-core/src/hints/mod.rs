@@ -7,6 +7,7 @@
 
 mod words;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,7 +41,8 @@ pub(crate) struct Hints {
 
 struct Shared {
     wake: Arc<Wake>,
-    queue: String,
+    /// Those that this process takes workflows from.
+    queues: HashSet<String>,
     channel: String,
     /// By which a process knows its own words.
     speaker: u64,
@@ -53,10 +55,10 @@ struct Shared {
 
 impl Hints {
     /// Speak and listen for `wake`, unless it tells others nothing: then neither.
-    pub(crate) fn start(wake: &Arc<Wake>, queue: &str, sql: &Arc<Sql>, factory: &PgPool) -> Arc<Self> {
+    pub(crate) fn start(wake: &Arc<Wake>, queues: HashSet<String>, sql: &Arc<Sql>, factory: &PgPool) -> Arc<Self> {
         let shared = Arc::new(Shared {
             wake: wake.clone(),
-            queue: queue.to_owned(),
+            queues,
             channel: words::channel(&sql.schema),
             speaker: fastrand::u64(..),
             sql: sql.clone(),
@@ -190,7 +192,7 @@ async fn pass_on(shared: &Shared, ear: &mut Ear<'_>) -> sqlx::Error {
         match ear.next().await {
             Ok(text) => {
                 for word in words::words(&text, shared.speaker) {
-                    shared.wake.heard(&word, &shared.queue);
+                    shared.wake.heard(&word, &shared.queues);
                 }
             }
             Err(error) => return error,

@@ -34,6 +34,8 @@ pub(crate) struct Claimed {
     pub(crate) generation: Option<(i32, DateTime<Utc>)>,
     /// How it ends, if it was cut off and what it has done is to be undone.
     pub(crate) ending: Option<Ending>,
+    /// Its queue has limits: when it does not run any more, another one may.
+    pub(crate) is_limited: bool,
     /// Where its row stands now, as text of the database's; a hint that the next update makes stale.
     pub(crate) row_at: Option<Arc<str>>,
     /// The database's time, and this process's when the answer had come: never later than the truth.
@@ -56,46 +58,58 @@ impl Claimed {
     }
 }
 
-/// Take up to `limit` due workflows of `queue` for `owner`.
+/// From where a worker claims.
+pub(crate) struct Sources<'s> {
+    pub(crate) queue: &'s str,
+    /// Queues with limits.
+    pub(crate) limited: &'s [String],
+    /// The names and versions of the bodies that it has.
+    pub(crate) bodies: &'s (Vec<String>, Vec<i32>),
+}
+
+/// Take up to `limit` due workflows for `owner`, and say whether there are more to be taken at once.
 pub(crate) async fn claim(
     connection: &mut PgConnection,
     sql: &Sql,
     owner: OwnerId,
-    queue: &str,
-    bodies: &(Vec<String>, Vec<i32>),
+    sources: &Sources<'_>,
     limit: i64,
-) -> Result<Vec<Claimed>, sqlx::Error> {
-    let rows = query(&sql.claim)
-        .bind(owner.0)
-        .bind(queue)
-        .bind(&bodies.0)
-        .bind(&bodies.1)
-        .bind(limit)
-        .fetch_all(connection)
-        .await?;
+) -> Result<(Vec<Claimed>, bool), sqlx::Error> {
+    let statement = if sources.limited.is_empty() { &sql.claim } else { &sql.claim_with_limited };
+    let mut asked =
+        query(statement).bind(owner.0).bind(sources.queue).bind(&sources.bodies.0).bind(&sources.bodies.1).bind(limit);
+    if !sources.limited.is_empty() {
+        asked = asked.bind(sources.limited);
+    }
+    let mut rows = asked.fetch_all(connection).await?;
     let seen_at = Instant::now();
-    rows.iter()
-        .map(|row| {
-            let waits: Option<&str> = row.try_get("waits")?;
-            Ok(Claimed {
-                id: Id::trusted(row.try_get("id")?),
-                name: row.try_get("name")?,
-                version: row.try_get("version")?,
-                input: row.try_get("input")?,
-                waits: decode(waits.unwrap_or("[]"))?,
-                wakes: row.try_get("wakes")?,
-                claims: row.try_get("claims")?,
-                created_at: row.try_get("created_at")?,
-                seed: seed(row.try_get("seed")?)?,
-                parent: parent(row.try_get("parent")?)?,
-                generation: row.try_get::<Option<&str>, _>("generation")?.map(decode).transpose()?,
-                ending: ending(row.try_get("ending")?)?,
-                row_at: row_at(row)?,
-                now: row.try_get("now")?,
-                seen_at,
-            })
-        })
-        .collect()
+    let known = rows.len();
+    rows.retain(|row| !matches!(row.try_get::<Option<&str>, _>("id"), Ok(None)));
+    let more = rows.len() < known || i64::try_from(rows.len()).is_ok_and(|many| many >= limit);
+    let claimed = rows.iter().map(|row| claimed(row, seen_at, !sources.limited.is_empty()));
+    Ok((claimed.collect::<Result<_, _>>()?, more))
+}
+
+fn claimed(row: &PgRow, seen_at: Instant, says_whether_limited: bool) -> Result<Claimed, sqlx::Error> {
+    let waits: Option<&str> = row.try_get("waits")?;
+    Ok(Claimed {
+        is_limited: says_whether_limited && row.try_get("is_limited")?,
+        id: Id::trusted(row.try_get("id")?),
+        name: row.try_get("name")?,
+        version: row.try_get("version")?,
+        input: row.try_get("input")?,
+        waits: decode(waits.unwrap_or("[]"))?,
+        wakes: row.try_get("wakes")?,
+        claims: row.try_get("claims")?,
+        created_at: row.try_get("created_at")?,
+        seed: seed(row.try_get("seed")?)?,
+        parent: parent(row.try_get("parent")?)?,
+        generation: row.try_get::<Option<&str>, _>("generation")?.map(decode).transpose()?,
+        ending: ending(row.try_get("ending")?)?,
+        row_at: row_at(row)?,
+        now: row.try_get("now")?,
+        seen_at,
+    })
 }
 
 /// Where the row of a workflow stands that an answer is about.

@@ -25,6 +25,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 8, name: "change", text: include_str!("../../migrations/0008_change.sql") },
     Migration { version: 9, name: "cut_off", text: include_str!("../../migrations/0009_cut_off.sql") },
     Migration { version: 10, name: "stream", text: include_str!("../../migrations/0010_stream.sql") },
+    Migration { version: 11, name: "queue", text: include_str!("../../migrations/0011_queue.sql") },
 ];
 
 const ACT: &str = "migrate the database";

@@ -19,6 +19,8 @@ pub(crate) struct NewWorkflow {
     pub(crate) name: &'static str,
     pub(crate) version: i32,
     pub(crate) queue: String,
+    /// Of its queue; like a deadline, only `start` knows of it.
+    pub(crate) partition: Option<String>,
     pub(crate) priority: i16,
     pub(crate) delay_ms: i64,
     /// From when it is started; only `start` knows of it.
@@ -163,13 +165,17 @@ pub(crate) async fn start(
         .bind(given.iter().map(|(_, policy, ..)| *policy).collect::<Vec<_>>())
         .bind(given.iter().map(|(_, _, group, _)| *group).collect::<Vec<_>>())
         .bind(column(&given, |g| g.deadline_ms));
-    if !attributes.is_empty() {
+    let partitions: Vec<_> = given.iter().map(|(g, ..)| g.partition.as_deref()).collect();
+    if attributes.is_empty() {
+        asked = asked.bind(partitions);
+    } else {
         asked = asked
             .bind(attributes.iter().map(|(id, _)| id.bucket()).collect::<Vec<_>>())
             .bind(attributes.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>())
             .bind(attributes.iter().map(|(_, a)| &*a.name).collect::<Vec<_>>())
             .bind(attributes.iter().map(|(_, a)| &*a.value).collect::<Vec<_>>())
-            .bind(attributes.iter().map(|(_, a)| &*a.sort).collect::<Vec<_>>());
+            .bind(attributes.iter().map(|(_, a)| &*a.sort).collect::<Vec<_>>())
+            .bind(partitions);
     }
     let rows = asked.fetch_all(connection).await?;
     let places: HashMap<&str, usize> = given.iter().map(|(g, _, _, place)| (g.id.as_str(), *place)).collect();

@@ -26,8 +26,42 @@ impl Work {
 pub(crate) async fn work(connection: &mut PgConnection, sql: &Sql) -> Result<Work, sqlx::Error> {
     // One statement, so that nothing changes its status between two looks. Rounded up: never too early.
     let statement = format!(
-        "with open as (
-             select w.status, w.due_at, d.at as deadline, \"{schema}\".now() as now
+        "with closed as (
+             -- Queues whose limits let nobody of those who wait begin now; not while a place is yet to be given up.
+             select q.name, q.is_paused
+             from \"{schema}\".queue q
+             where q.is_paused or not exists (
+                 select from \"{schema}\".place p
+                 left join \"{schema}\".workflow w on w.bucket = p.bucket and w.id = p.id
+                 where p.queue = q.name and p.is_held and w.status is distinct from 'running'
+                   and not (q.suspended_count and w.status in ('suspended', 'queued'))
+             ) and (
+                 \"{schema}\".room_in(q, null) = 0
+                 or not exists (select from \"{schema}\".open_partitions(q, 1))
+                 or \"{schema}\".rate_left(q.rate, q.rate_period, q.begun_at, q.begun) = 0 and not exists (
+                     select from \"{schema}\".place p
+                     where p.queue = q.name and not p.is_held and not p.is_new and p.due_at is not null)
+             )
+         ),
+         opens as (
+             select t.at + q.rate_period as at
+             from \"{schema}\".queue q, unnest(q.begun_at) as t (at)
+             where exists (select from \"{schema}\".place p where p.queue = q.name and p.due_at is not null)
+             union all
+             select t.at + q.rate_per_partition_period
+             from \"{schema}\".queue q, \"{schema}\".partition k, unnest(k.begun_at) as t (at)
+             where k.queue = q.name
+               and exists (select from \"{schema}\".place p
+                           where p.queue = k.queue and p.partition = k.partition and p.due_at is not null)
+         ),
+         open as (
+             select w.status, d.at as deadline, \"{schema}\".now() as now,
+                    case when not exists (
+                        select from closed c
+                        where c.name = w.queue and (c.is_paused or exists (
+                            select from \"{schema}\".place p
+                            where p.bucket = w.bucket and p.id = w.id and p.due_at is not null and not p.is_held))
+                    ) then w.due_at end as due_at
              from \"{schema}\".workflow w
              left join \"{schema}\".deadline d on d.bucket = w.bucket and d.id = w.id
              where w.status in ('queued', 'running', 'suspended', 'blocked')
@@ -36,7 +70,9 @@ pub(crate) async fn work(connection: &mut PgConnection, sql: &Sql) -> Result<Wor
                 count(*) filter (where status in ('queued', 'suspended') and due_at <= now or deadline <= now) as due,
                 ceil(extract(epoch from least(
                     min(due_at - now) filter (where status in ('queued', 'suspended') and due_at > now),
-                    min(deadline - now) filter (where deadline > now))) * 1000)::bigint as next_in_ms
+                    min(deadline - now) filter (where deadline > now),
+                    (select min(o.at) - \"{schema}\".now() from opens o where o.at > \"{schema}\".now()))) * 1000)::bigint
+                    as next_in_ms
          from open",
         schema = sql.schema
     );

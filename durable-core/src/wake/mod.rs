@@ -104,11 +104,11 @@ impl Wake {
         self.outbox.as_ref()
     }
 
-    /// A word of another process; `queue` is this one's.
-    pub(crate) fn heard(&self, word: &Word, queue: &str) {
+    /// A word of another process; `queues` are this one's.
+    pub(crate) fn heard(&self, word: &Word, queues: &HashSet<String>) {
         match word {
-            Word::Due(of) if of == queue => self.now(),
-            Word::Soon(of) if of == queue => self.soon(),
+            Word::Due(of) if queues.contains(of) => self.now(),
+            Word::Soon(of) if queues.contains(of) => self.soon(),
             Word::Due(_) | Word::Soon(_) => {}
             Word::Wanted(hash) => self.wanted.add(*hash, Instant::now()),
             Word::Ended(hash) => self.ends.doubt(*hash),

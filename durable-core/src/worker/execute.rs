@@ -48,6 +48,10 @@ impl Engine {
             engine.local.forget(&attempt);
             // Its place is free before anybody hears of its end: they may be about to start the next one.
             drop(slot);
+            if claimed.is_limited {
+                // And so may be its place in the queue.
+                engine.plan.wake.now();
+            }
             if let Some(end) = told {
                 engine.plan.wake.ended(&attempt.id, end);
             }

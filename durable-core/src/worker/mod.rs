@@ -44,6 +44,7 @@ use crate::step::States;
 use crate::store::Fence;
 use crate::store::claim::Claimed;
 use crate::store::link::{Backoff, Commits, Links, Tenant, call, server};
+use crate::store::queue::declare_queues;
 use crate::store::sql::Sql;
 use crate::store::{lease as lease_store, step};
 use crate::wake::{Wake, Word};
@@ -71,11 +72,28 @@ pub(crate) struct Plan {
     pub(crate) sql: Arc<Sql>,
     pub(crate) factory: PgPool,
     pub(crate) registry: Registry,
+    /// The names of the queues with limits that it takes workflows from.
+    pub(crate) limited: Vec<String>,
     pub(crate) states: Arc<States>,
     pub(crate) wake: Arc<Wake>,
     pub(crate) hints: Arc<Hints>,
     /// One per workflow in memory.
     pub(crate) slots: Arc<Semaphore>,
+}
+
+impl Plan {
+    /// Write down the limits of the queues that it serves.
+    pub(crate) async fn declare_queues(&self, links: &Links) -> Result<(), Error> {
+        let queues = &self.settings.serves;
+        let mut backoff = Backoff::for_callers();
+        while !queues.is_empty() {
+            match call!(links, "declare queues", connection => declare_queues(connection, &self.sql, queues, false)) {
+                Err(error) if backoff.again(&error).await => {}
+                answer => return answer,
+            }
+        }
+        Ok(())
+    }
 }
 
 /// One incarnation of a worker.
@@ -161,7 +179,10 @@ impl Engine {
     /// Reserve a place to start a workflow here; `None` when there is no room, no body, or the same id is
     /// being started here already.
     pub(crate) fn reserve(&self, id: &Id, name: &str, version: i32, queue: &str) -> Option<Reserved<'_>> {
-        if queue != self.plan.settings.queue || !self.plan.registry.knows(name, version) || !self.holds_lease() {
+        let settings = &self.plan.settings;
+        // One of a queue with limits has to wait for its turn.
+        let has_limits = settings.serves.iter().any(|served| served.name() == queue);
+        if queue != settings.queue || has_limits || !self.plan.registry.knows(name, version) || !self.holds_lease() {
             return None;
         }
         let slot = self.plan.slots.clone().try_acquire_owned().ok()?;
@@ -175,7 +196,7 @@ impl Engine {
 
     /// Whether this worker would claim what is due in a queue now, with this body if it is known.
     pub(crate) fn takes(&self, queue: &str, body: Option<(&str, i32)>) -> bool {
-        queue == self.plan.settings.queue
+        self.plan.settings.takes_from(queue)
             && body.is_none_or(|(name, version)| self.plan.registry.knows(name, version))
             // Not by the free slots: the claiming loop holds them all while it asks.
             && self.local.count() < self.plan.settings.concurrency

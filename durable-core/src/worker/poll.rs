@@ -9,7 +9,7 @@ use super::{Engine, Plan};
 use crate::decide::Stop;
 use crate::error::Error;
 use crate::id::Id;
-use crate::store::claim::{self as store, Claimed};
+use crate::store::claim::{self as store, Claimed, Sources};
 use crate::store::lease;
 use crate::store::link::{Backoff, call};
 
@@ -55,10 +55,9 @@ async fn claim(engine: &Arc<Engine>, first: OwnedSemaphorePermit, more: bool) ->
     let plan = &engine.plan;
     let slots = gather(plan, first, more).await;
     let limit = slots.len();
-    let bodies = plan.registry.names();
-    let claimed = call!(engine.claims, "claim workflows", connection => store::claim(
-        connection, &plan.sql, engine.owner, &plan.settings.queue, bodies, i64::try_from(limit).unwrap_or(1)))?;
-    let full = claimed.len() == limit;
+    let sources = Sources { queue: &plan.settings.queue, limited: &plan.limited, bodies: plan.registry.names() };
+    let (claimed, more) = call!(engine.claims, "claim workflows", connection => store::claim(
+        connection, &plan.sql, engine.owner, &sources, i64::try_from(limit).unwrap_or(1)))?;
     let running = engine.local.claimed(claimed.iter().map(|c| (&c.id, c.claims)));
     if !running.is_empty() {
         running.iter().for_each(|attempt| attempt.stop(Stop::Lost));
@@ -71,7 +70,7 @@ async fn claim(engine: &Arc<Engine>, first: OwnedSemaphorePermit, more: bool) ->
         // On a task of its own, so that long histories do not hold up the next claim.
         tokio::spawn(async move { begin(&engine, claimed, slots).await });
     }
-    Ok(full)
+    Ok(more)
 }
 
 /// All the room there is, within the bound of a claim. When the last claim has left `more` behind, workflows end all the

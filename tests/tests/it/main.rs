@@ -39,6 +39,7 @@ mod neighbours;
 mod operating;
 mod patched;
 mod plans;
+mod queues;
 mod races;
 mod results;
 mod retries;

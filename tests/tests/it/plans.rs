@@ -13,8 +13,8 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
 /// Those that grow with the work.
-const HOT: [&str; 9] =
-    ["workflow", "step", "message", "child", "event", "attribute", "operation", "stream", "stream_value"];
+const HOT: [&str; 10] =
+    ["workflow", "step", "message", "child", "event", "attribute", "operation", "stream", "stream_value", "place"];
 
 /// Rows in a batch.
 const BATCH: usize = 500;
@@ -64,6 +64,9 @@ const SOME_AGE: &str = "
     insert into durable.stream_value (bucket, workflow_id, key, n, value, written_at)
     select n % 64, 'w-' || n, 'word', k, '1', now() from generate_series(1, 20000) n, generate_series(0, 1) k;
 
+    insert into durable.place (bucket, id, queue, name, version, priority, is_new, due_at)
+    select n % 64, 'w-' || n, 'default', 'name-' || n % 10, 1, 0, true, now() from generate_series(1, 20000) n;
+
     insert into durable.ending (bucket, id, status, failure)
     select n % 64, 'w-' || n, 'cancelled', '{}' from generate_series(1, 20000) n where n % 1000 = 0;
 
@@ -71,7 +74,7 @@ const SOME_AGE: &str = "
     select n % 64, 'w-' || n, now() + n * interval '1 s' from generate_series(1, 20000) n;
 
     analyze durable.attribute; analyze durable.operation; analyze durable.event; analyze durable.ending; analyze durable.deadline;
-    analyze durable.stream; analyze durable.stream_value;
+    analyze durable.place; analyze durable.stream; analyze durable.stream_value;
     analyze durable.child; analyze durable.workflow; analyze durable.step; analyze durable.message; analyze durable.worker;
 ";
 
@@ -84,6 +87,7 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("cancel", "id text"),
     ("cancel_lost", "owner bucket id integer buckets ids"),
     ("claim", "owner queue names versions limit"),
+    ("claim_with_limited", "owner queue names versions limit names"),
     (
         "commit_apart",
         "owner buckets ids integers lanes integers texts texts jsons jsons jsons jsons times bigints \
@@ -97,6 +101,7 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("continue_as_new", "owner bucket id integer integer json limit"),
     ("counts", ""),
     ("deadlines", "limit"),
+    ("declare_queues", "texts integers integers integers integers bigints integers bigints flags jsons flag"),
     ("events", "buckets ids texts"),
     ("expire", "id"),
     ("settle", "owner bucket id integer lane integer text text json json json json time ms text json json"),
@@ -131,8 +136,10 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("operate", "text ids text owner"),
     ("operations", "bucket id limit"),
     ("owned", "owner"),
+    ("pause_queue", "text flag"),
     ("ping", ""),
     ("publish", "owner buckets ids integers lanes integers texts jsons"),
+    ("queues", "limit"),
     ("reap", "limit integer owners"),
     ("receive", "owner buckets ids integers lanes integers texts flags bigints"),
     ("record", "owner bucket id integer lane integer text text json json json json time ms"),
@@ -143,11 +150,11 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("server", ""),
     ("set_attribute", "bucket id text json text bigint"),
     ("silence", "ids"),
-    ("start", "buckets ids texts integers texts buckets bigints jsons owners integers integers bigints"),
+    ("start", "buckets ids texts integers texts buckets bigints jsons owners integers integers bigints texts"),
     ("start_all", "owner buckets ids texts integers texts buckets bigints jsons flags"),
     (
         "start_attributed",
-        "buckets ids texts integers texts buckets bigints jsons owners integers integers bigints buckets ids texts jsons texts",
+        "buckets ids texts integers texts buckets bigints jsons owners integers integers bigints buckets ids texts jsons texts texts",
     ),
     (
         "start_children",

@@ -7,6 +7,8 @@
 -- Locks: the picked rows, skipping what another worker is taking. Safe to lose: it commits asynchronously.
 with known as (
     select * from unnest($3::text[], $4::integer[]) as k (name, version)
+    -- Those of a queue with limits are claimed by `durable.claim_limited`.
+    where not exists (select from durable.queue q where q.name = $2)
 ),
 due as materialized (
     select w.bucket, w.id

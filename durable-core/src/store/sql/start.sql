@@ -4,14 +4,14 @@
 -- A row that names an owner is born running and owned by it, so that no claim is needed; but only while that worker
 -- holds its lease.
 -- Whoever asks matches the answers to the ids in memory, where it costs less than a join.
--- What has a deadline has it in a row of its own.
+-- What has a deadline or a partition ($13) has it in a row of its own.
 -- Locks: the new rows, in key order, which is the order in which they are given. A concurrent start of the same id waits
 -- for the other transaction.
 with given as (
     select *
     from unnest($1::smallint[], $2::text[], $3::text[], $4::integer[], $5::text[], $6::smallint[],
-                $7::bigint[], $8::text[], $9::uuid[], $10::integer[], $11::integer[], $12::bigint[])
-        as g (bucket, id, name, version, queue, priority, delay_ms, input, owner, policy, grp, deadline_ms)
+                $7::bigint[], $8::text[], $9::uuid[], $10::integer[], $11::integer[], $12::bigint[], $13::text[])
+        as g (bucket, id, name, version, queue, priority, delay_ms, input, owner, policy, grp, deadline_ms, partition)
 ),
 found as materialized (
     -- A birth and a claim differ: only at a birth are the claim and the creation one moment. It is found here
@@ -52,11 +52,23 @@ born as (
         select k.id
         from durable.worker k
         where k.id = g.owner and k.fenced_at is null and k.lease_until > durable.now()
+          -- Whether one of a queue with limits may run is not for its start to say.
+          and not exists (select from durable.queue q where q.name = g.queue)
         offset 0
     ) a on true
     where g.grp <> all (array(select r.grp from refused r))
     on conflict (bucket, id) do nothing
     returning id, owner, created_at, ctid::text as row_at
+),
+placed as (
+    -- Only for what is given with it: whoever has none gets a place once it is due.
+    insert into durable.place (bucket, id, queue, partition, name, version, priority, is_new)
+    select g.bucket, g.id, g.queue, g.partition, g.name, g.version, g.priority, true
+    from given g
+    where g.partition is not null and g.id = any (array(select b.id from born b))
+    -- of a workflow that had the id before
+    on conflict (bucket, id) do update
+        set queue = excluded.queue, partition = excluded.partition, is_held = false, due_at = null
 ),
 bounded as (
     insert into durable.deadline (bucket, id, at)

@@ -23,6 +23,8 @@ cross join lateral (
     select g.here and exists (
         select from durable.worker k
         where k.id = $1 and k.fenced_at is null and k.lease_until > durable.now()
+          -- Whether one of a queue with limits may run is not for its start to say.
+          and not exists (select from durable.queue q where q.name = g.queue)
     ) as here
     offset 0
 ) b

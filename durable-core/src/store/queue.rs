@@ -1,0 +1,78 @@
+//! Queues with limits: their rows. Claiming from them is `claim`'s.
+
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row};
+
+use super::query;
+use super::sql::Sql;
+use crate::queue::{Queue, QueueInfo, Rate};
+
+/// Write limits down. `set`: whatever was there; else only where code has declared something else last.
+pub(crate) async fn declare_queues(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    queues: &[Queue],
+    set: bool,
+) -> Result<(), sqlx::Error> {
+    let mut sorted: Vec<&Queue> = queues.iter().collect();
+    sorted.sort_unstable_by_key(|queue| &queue.name);
+    let declared = |queue: &&Queue| serde_json::to_string(queue).expect("limits are numbers and always encode");
+    query(&sql.declare_queues)
+        .bind(sorted.iter().map(|q| &*q.name).collect::<Vec<_>>())
+        .bind(sorted.iter().map(|q| q.concurrency).collect::<Vec<_>>())
+        .bind(sorted.iter().map(|q| q.concurrency_per_worker).collect::<Vec<_>>())
+        .bind(sorted.iter().map(|q| q.concurrency_per_partition).collect::<Vec<_>>())
+        .bind(sorted.iter().map(|q| q.rate.map(|rate| rate.many)).collect::<Vec<_>>())
+        .bind(sorted.iter().map(|q| q.rate.map(|rate| rate.period_ms)).collect::<Vec<_>>())
+        .bind(sorted.iter().map(|q| q.rate_per_partition.map(|rate| rate.many)).collect::<Vec<_>>())
+        .bind(sorted.iter().map(|q| q.rate_per_partition.map(|rate| rate.period_ms)).collect::<Vec<_>>())
+        .bind(sorted.iter().map(|q| q.suspended_count).collect::<Vec<_>>())
+        .bind(sorted.iter().map(declared).collect::<Vec<_>>())
+        .bind(set)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Pause a queue, or let it go on. Whether there is one with limits.
+pub(crate) async fn pause_queue(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    name: &str,
+    paused: bool,
+) -> Result<bool, sqlx::Error> {
+    let row = query(&sql.pause_queue).bind(name).bind(paused).fetch_optional(connection).await?;
+    Ok(row.is_some())
+}
+
+/// The queues with limits, so many of them at most.
+pub(crate) async fn queues(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    limit: i64,
+) -> Result<Vec<QueueInfo>, sqlx::Error> {
+    let rows = query(&sql.queues).bind(limit).fetch_all(connection).await?;
+    rows.iter().map(info).collect()
+}
+
+fn info(row: &PgRow) -> Result<QueueInfo, sqlx::Error> {
+    let rate = |many: &str, period: &str| -> Result<Option<Rate>, sqlx::Error> {
+        let (many, period_ms): (Option<i32>, Option<i64>) = (row.try_get(many)?, row.try_get(period)?);
+        Ok(many.zip(period_ms).map(|(many, period_ms)| Rate { many, period_ms }))
+    };
+    let count = |name: &str| row.try_get::<i64, _>(name).map(i64::unsigned_abs);
+    Ok(QueueInfo {
+        queue: Queue {
+            name: row.try_get("name")?,
+            concurrency: row.try_get("concurrency")?,
+            concurrency_per_worker: row.try_get("concurrency_per_worker")?,
+            concurrency_per_partition: row.try_get("concurrency_per_partition")?,
+            rate: rate("rate", "rate_ms")?,
+            rate_per_partition: rate("rate_per_partition", "rate_per_partition_ms")?,
+            suspended_count: row.try_get("suspended_count")?,
+        },
+        is_paused: row.try_get("is_paused")?,
+        running: count("running")?,
+        waiting: count("waiting")?,
+    })
+}
