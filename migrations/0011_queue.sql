@@ -335,6 +335,7 @@ declare
     share integer;
     held integer;
     was_new boolean;
+    last_served text;
 begin
     if left_over <= 0 then
         return;
@@ -342,7 +343,8 @@ begin
     select array_agg(o.partition), array_agg(o.room), array_agg(o.new_room) into partitions, rooms, new_rooms
     from durable.open_partitions(queue, least(left_over, 200)) o;
     while left_over > 0 and 0 < any (rooms) loop
-        share := greatest(1, left_over / (select count(*) from unnest(rooms) as r where r > 0));
+        share := greatest(1, case when new_left_over > 0 then least(left_over, new_left_over) else left_over end
+                             / (select count(*) from unnest(rooms) as r where r > 0));
         for n in 1..cardinality(partitions) loop
             exit when left_over <= 0;
             held := 0;
@@ -356,12 +358,14 @@ begin
                 return next;
             end loop;
             left_over := left_over - held;
+            last_served := case when held > 0 then partitions[n] else last_served end;
             -- Whoever has taken less than the share has nobody left.
             rooms[n] := case when held = share then rooms[n] - held else 0 end;
         end loop;
     end loop;
-    if cardinality(partitions) > 1 or partitions[1] > '' then
-        update durable.queue q set served = partitions[cardinality(partitions)] where q.name = queue.name;
+    -- Whoever did not come to it this time is the first one then.
+    if last_served <> queue.served then
+        update durable.queue q set served = last_served where q.name = queue.name;
     end if;
 end
 $$;

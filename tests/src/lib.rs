@@ -7,6 +7,7 @@
 //! processes, `fleet` those of two releases, `checker` what must be true afterwards. The tests themselves are in `tests/it`, the processes that they
 //! kill in `bin`.
 
+pub mod calls;
 pub mod checker;
 pub mod crowd;
 pub mod db;

@@ -20,6 +20,8 @@ pub struct Orders {
     pub url: String,
     /// The queue that it works on.
     pub queue: String,
+    /// Whether it serves the queue of `calls`, too.
+    pub serves_calls: bool,
     /// Its lease.
     pub lease: Duration,
     /// How many lost workers park a workflow.
@@ -38,6 +40,7 @@ impl Orders {
         Self {
             url: url.to_owned(),
             queue: "default".to_owned(),
+            serves_calls: false,
             lease: Duration::from_secs(1),
             max_recoveries: 1_000,
             crash_at: 0,
@@ -57,6 +60,7 @@ impl Orders {
         Self {
             url: text("VICTIM_URL"),
             queue: text("VICTIM_QUEUE"),
+            serves_calls: text("VICTIM_SERVES_CALLS") == "true",
             lease: Duration::from_millis(number("VICTIM_LEASE_MS")),
             max_recoveries: u32::try_from(number("VICTIM_MAX_RECOVERIES")).expect("a small number"),
             crash_at: number("VICTIM_CRASH_AT"),
@@ -92,6 +96,7 @@ impl Victim {
         let mut child = Command::new(program)
             .env("VICTIM_URL", &orders.url)
             .env("VICTIM_QUEUE", &orders.queue)
+            .env("VICTIM_SERVES_CALLS", orders.serves_calls.to_string())
             .env("VICTIM_LEASE_MS", orders.lease.as_millis().to_string())
             .env("VICTIM_MAX_RECOVERIES", orders.max_recoveries.to_string())
             .env("VICTIM_CRASH_AT", orders.crash_at.to_string())

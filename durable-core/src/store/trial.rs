@@ -87,7 +87,7 @@ pub(crate) async fn unfinished(connection: &mut PgConnection, sql: &Sql) -> Resu
              select format('%s (%s, %s on queue %s)', id, name, status, queue) as told
              from \"{schema}\".workflow
              where status = 'running' or status in ('queued', 'suspended') and due_at <= \"{schema}\".now()
-             order by id limit {NAMED_MAX}) as some",
+             order by id limit {NAMED_MAX}) as open",
         schema = sql.schema
     );
     sqlx::query(AssertSqlSafe(statement)).fetch_one(connection).await?.try_get("told")

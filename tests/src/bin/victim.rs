@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use durable::Durable;
+use durable_tests::calls;
 use durable_tests::db::PATIENCE;
 use durable_tests::journey::{self, WORD, WORDS};
 use durable_tests::victim::Orders;
@@ -26,6 +27,7 @@ async fn main() -> Result<()> {
         .max_recoveries(orders.max_recoveries)
         .poll_every(Duration::from_millis(50))
         .migrate(false);
+    let builder = if orders.serves_calls { calls::register(builder).serve(calls::queue()) } else { builder };
     let durable = journey::register(builder, outside.clone()).start().await?;
     println!("at work");
     tokio::select! {

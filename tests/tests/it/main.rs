@@ -40,6 +40,7 @@ mod operating;
 mod patched;
 mod plans;
 mod queues;
+mod queues_faults;
 mod races;
 mod results;
 mod retries;

@@ -208,9 +208,12 @@ async fn no_more_of_a_partition_begin_in_a_time_than_the_rate_allows() -> Result
         before = now;
         db.advance(seconds(61)).await?;
     }
+    // Whoever got less had its turn first the next time.
+    assert_eq!(before, [5; 3]);
     // What was a period ago is forgotten, with the next claim.
     db.run_until_idle().await?;
     db.advance(hours(1)).await?;
+    assert_eq!(of_each(), [6; 3]);
     durable.start(note()).queue("calls").partition("d").id("d-0").await?;
     db.run_until_idle().await?;
     let known: String =

@@ -1,0 +1,95 @@
+//! Calls that share a queue with limits, for the tests that kill its workers, and a sweep over what they did.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use durable::{Builder, Ctx, Queue, StepCtx, step, workflow};
+use sqlx::PgPool;
+
+use crate::journey::{SHORT_WAIT, note};
+
+/// The limits of the queue.
+pub const AT_ONCE: i64 = 6;
+/// Of each partition.
+pub const OF_EACH: i64 = 2;
+/// That may begin in any [`PERIOD`].
+pub const RATE: u32 = 25;
+/// See [`RATE`].
+pub const PERIOD: Duration = Duration::from_millis(700);
+
+/// The queue.
+pub fn queue() -> Queue {
+    let (at_once, of_each) = (u32::try_from(AT_ONCE), u32::try_from(OF_EACH));
+    Queue::new("calls")
+        .concurrency(at_once.expect("a small number"))
+        .concurrency_per_partition(of_each.expect("a small number"))
+        .rate(RATE, PERIOD)
+}
+
+/// Register what calls need beside the state of a journey.
+pub fn register(builder: Builder) -> Builder {
+    builder.register(call_twice)
+}
+
+/// Takes some time, waits suspended, and takes some time again.
+#[workflow]
+pub async fn call_twice(ctx: &Ctx) -> Result<()> {
+    ctx.run(takes_time("first".into())).await?;
+    ctx.sleep(SHORT_WAIT * 3 / 2).await?;
+    ctx.run(takes_time("second".into())).await?;
+    Ok(())
+}
+
+#[step]
+async fn takes_time(step: &StepCtx, which: String) -> Result<()> {
+    note(step, &which, "").await?;
+    tokio::time::sleep(Duration::from_millis(5 + uuid::Uuid::new_v4().as_u64_pair().0 % 40)).await;
+    Ok(())
+}
+
+/// Notes each time that a workflow begins to run, and that it does not any more.
+pub const WATCH: &str = "
+    create table public.run (id text not null, partition text not null, begins boolean not null, is_first boolean not null,
+                      begun_at timestamptz not null, at timestamptz not null default clock_timestamp());
+    create function public.watch() returns trigger language plpgsql as $$
+    begin
+        insert into public.run (id, partition, begins, is_first, begun_at)
+        select new.id, coalesce((select partition from durable.place p where p.bucket = new.bucket and p.id = new.id), ''),
+               new.status = 'running', new.claims = 1, coalesce(new.claimed_at, durable.now());
+        return null;
+    end $$;
+    create trigger watch after update on durable.workflow for each row
+        when ((old.status = 'running') <> (new.status = 'running')) execute function public.watch();";
+
+/// What is not true of calls that have ended: no more ran at once than the queue allows, in all and of each partition, and no more
+/// began in any period.
+pub async fn check(pool: &PgPool) -> Result<()> {
+    let count = async |sql: &'static str| sqlx::query_scalar::<_, i64>(sql).fetch_one(pool).await;
+    let most = count(
+        "select max(n) from (select sum(case when begins then 1 else -1 end) over (order by at, begins) as n from run) as t",
+    )
+    .await?;
+    let of_each = count(
+        "select max(n) from (select sum(case when begins then 1 else -1 end) over (partition by partition order by at, begins) as n
+                             from run) as t",
+    )
+    .await?;
+    let began: Vec<chrono::DateTime<chrono::Utc>> =
+        sqlx::query_scalar("select begun_at from run where begins and is_first order by begun_at")
+            .fetch_all(pool)
+            .await?;
+    let rate = RATE as usize;
+    let nearest = began.windows(rate + 1).map(|window| window[rate] - window[0]).min();
+    println!(
+        "at most {most} of {AT_ONCE} at once, {of_each} of {OF_EACH} of a partition; {} began, {rate} of them and the next in no less \
+         than {nearest:?}",
+        began.len()
+    );
+    ensure!(most <= AT_ONCE, "{most} ran at once");
+    ensure!(of_each <= OF_EACH, "{of_each} of a partition ran at once");
+    ensure!(
+        nearest.is_none_or(|nearest| nearest.to_std().is_ok_and(|near| near >= PERIOD)),
+        "{nearest:?} for {rate} and one"
+    );
+    Ok(())
+}
