@@ -221,9 +221,9 @@ create function durable.room_in(queue durable.queue, owner uuid) returns integer
         ))::integer
     $$;
 
--- The partitions of a queue in which somebody waits who may run, at most so many, from the one after that which was served last
--- on; how many may run in each, and how many may begin. A thousand are looked at: after more that are full, the next call goes on.
-create function durable.open_partitions(queue durable.queue, most integer)
+-- The partitions of a queue in which somebody waits, at most so many, from the one after that which was served last on: how many may
+-- run in each, and how many of the new ones, of which so many may run in the whole queue. Without room are those in which nobody may.
+create function durable.open_partitions(queue durable.queue, new_in_all integer, most integer)
     returns table (partition text, room integer, new_room integer)
     language plpgsql stable
     set search_path = pg_catalog, pg_temp
@@ -231,12 +231,10 @@ create function durable.open_partitions(queue durable.queue, most integer)
 #variable_conflict use_variable
 declare
     of constant text := queue.name;
-    looked integer := 0;
-    given integer := 0;
     is_second_half boolean := false;
 begin
     partition := queue.served;
-    while looked < 1000 and given < most loop
+    for looked in 1..most loop
         select p.partition into partition
         from durable.place p
         where p.queue = of and p.partition > partition and not p.is_held and p.due_at is not null
@@ -252,28 +250,28 @@ begin
             limit 1;
         end if;
         exit when partition is null or (is_second_half and partition > queue.served);
-        looked := looked + 1;
         room := 2147483647;
         if queue.concurrency_per_partition is not null then
             select queue.concurrency_per_partition - count(*) into room
             from durable.place p
             where p.queue = of and p.partition = partition and p.is_held;
         end if;
-        new_room := 2147483647;
+        new_room := new_in_all;
         if queue.rate_per_partition is not null then
-            select durable.rate_left(queue.rate_per_partition, queue.rate_per_partition_period, k.begun_at, k.begun)
+            select least(new_in_all, durable.rate_left(queue.rate_per_partition, queue.rate_per_partition_period,
+                                                       k.begun_at, k.begun))
             into new_room
             from durable.partition k
             where k.queue = of and k.partition = partition;
-            new_room := coalesce(new_room, queue.rate_per_partition);
+            new_room := coalesce(new_room, least(new_in_all, queue.rate_per_partition));
         end if;
-        if room > 0 and (new_room > 0 or exists (
+        if new_room = 0 and not exists (
             select from durable.place p
             where p.queue = of and p.partition = partition and not p.is_new and not p.is_held and p.due_at is not null
-        )) then
-            given := given + 1;
-            return next;
+        ) then
+            room := 0;
         end if;
+        return next;
     end loop;
 end
 $$;
@@ -318,7 +316,8 @@ create function durable.hold_places(
         returning p.bucket, p.id, p.is_new
     $$;
 
--- Who runs next in a queue: each partition in turn gets an equal share of what room there is, until there is none, or nobody.
+-- Who runs next in a queue: each partition in turn gets an equal share of what room there is, until there is none, or nobody. Some
+-- partitions are looked at together; where nobody of them can run, the next ones are, up to a thousand in a call.
 -- Locks: their places. The caller holds the queue.
 create function durable.share_out(queue durable.queue, owner uuid, names text[], versions integer[], most integer)
     returns table (place_bucket smallint, place_id text)
@@ -329,43 +328,53 @@ create function durable.share_out(queue durable.queue, owner uuid, names text[],
 declare
     left_over integer := least(most, durable.room_in(queue, owner));
     new_left_over integer := coalesce(durable.rate_left(queue.rate, queue.rate_period, queue.begun_at, queue.begun), 2147483647);
+    together constant integer := least(greatest(left_over, 20), 200);
+    served_before constant text := queue.served;
     partitions text[];
     rooms integer[];
     new_rooms integer[];
     share integer;
     held integer;
     was_new boolean;
-    last_served text;
+    anybody boolean := false;
 begin
     if left_over <= 0 then
         return;
     end if;
-    select array_agg(o.partition), array_agg(o.room), array_agg(o.new_room) into partitions, rooms, new_rooms
-    from durable.open_partitions(queue, least(left_over, 200)) o;
-    while left_over > 0 and 0 < any (rooms) loop
-        share := greatest(1, case when new_left_over > 0 then least(left_over, new_left_over) else left_over end
-                             / (select count(*) from unnest(rooms) as r where r > 0));
-        for n in 1..cardinality(partitions) loop
-            exit when left_over <= 0;
-            held := 0;
-            for place_bucket, place_id, was_new in
-                select * from durable.hold_places(queue.name, partitions[n], names, versions,
-                                                  least(share, rooms[n], left_over), least(new_rooms[n], new_left_over))
-            loop
-                held := held + 1;
-                new_rooms[n] := new_rooms[n] - was_new::integer;
-                new_left_over := new_left_over - was_new::integer;
-                return next;
+    for look in 1..1000 / together loop
+        select array_agg(o.partition), array_agg(o.room), array_agg(o.new_room) into partitions, rooms, new_rooms
+        from durable.open_partitions(queue, new_left_over, together) o;
+        exit when partitions is null;
+        while left_over > 0 and 0 < any (rooms) loop
+            share := greatest(1, case when new_left_over > 0 then least(left_over, new_left_over) else left_over end
+                                 / (select count(*) from unnest(rooms) as r where r > 0));
+            for n in 1..cardinality(partitions) loop
+                exit when left_over <= 0;
+                held := 0;
+                for place_bucket, place_id, was_new in
+                    select * from durable.hold_places(queue.name, partitions[n], names, versions,
+                                                      least(share, rooms[n], left_over), least(new_rooms[n], new_left_over))
+                loop
+                    held := held + 1;
+                    new_rooms[n] := new_rooms[n] - was_new::integer;
+                    new_left_over := new_left_over - was_new::integer;
+                    return next;
+                end loop;
+                left_over := left_over - held;
+                -- Whoever has taken less than the share has nobody left.
+                rooms[n] := case when held = share then rooms[n] - held else 0 end;
+                if held > 0 then
+                    anybody := true;
+                    queue.served := partitions[n];
+                end if;
             end loop;
-            left_over := left_over - held;
-            last_served := case when held > 0 then partitions[n] else last_served end;
-            -- Whoever has taken less than the share has nobody left.
-            rooms[n] := case when held = share then rooms[n] - held else 0 end;
         end loop;
+        exit when anybody or cardinality(partitions) < together;
+        queue.served := partitions[cardinality(partitions)];
     end loop;
     -- Whoever did not come to it this time is the first one then.
-    if last_served <> queue.served then
-        update durable.queue q set served = last_served where q.name = queue.name;
+    if queue.served <> served_before then
+        update durable.queue q set served = queue.served where q.name = queue.name;
     end if;
 end
 $$;

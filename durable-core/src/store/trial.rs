@@ -37,10 +37,10 @@ pub(crate) async fn work(connection: &mut PgConnection, sql: &Sql) -> Result<Wor
                    and not (q.suspended_count and w.status in ('suspended', 'queued'))
              ) and (
                  \"{schema}\".room_in(q, null) = 0
-                 or not exists (select from \"{schema}\".open_partitions(q, 1))
-                 or \"{schema}\".rate_left(q.rate, q.rate_period, q.begun_at, q.begun) = 0 and not exists (
-                     select from \"{schema}\".place p
-                     where p.queue = q.name and not p.is_held and not p.is_new and p.due_at is not null)
+                 or not exists (
+                     select from \"{schema}\".open_partitions(
+                         q, coalesce(\"{schema}\".rate_left(q.rate, q.rate_period, q.begun_at, q.begun), 2147483647), 10000
+                     ) o where o.room > 0)
              )
          ),
          opens as (

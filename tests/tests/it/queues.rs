@@ -425,6 +425,42 @@ async fn a_worker_takes_only_what_it_has_and_serves() -> Result<()> {
     Ok(())
 }
 
+/// Neither whose code no worker has nor who is full keeps others out, however many of them come first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_in_which_nobody_can_run_are_passed_over() -> Result<()> {
+    let (db, kit) = (Db::new().await, Kit::default());
+    let client = db.client().await;
+    client.set_queue(Queue::new("calls").concurrency(1)).await?;
+    for n in 0..45 {
+        client.start(call()).queue("calls").partition(format!("a-{n:02}")).await?;
+    }
+    client.start(note()).queue("calls").partition("b").id("known").await?;
+    let queue = Queue::new("calls").concurrency(1);
+    let _worker = db.builder().register(note).state(kit.clone()).serve(queue).start().await?;
+    client.workflow::<()>("known").soon().await?;
+    Ok(())
+}
+
+/// Also where the rate lets no new one begin: those go on that have.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_begun_goes_on_whatever_the_rate_says() -> Result<()> {
+    let kit = Kit::default();
+    let (_server, db, durable) = kit_database(&kit, Queue::new("calls").concurrency(1).rate(1, hours(1))).await?;
+    durable.start(waits()).queue("calls").partition("a").id("w-0").await?;
+    kit.gate.open();
+    db.run_until_idle().await?;
+    durable.start(note()).queue("calls").partition("b").id("new").await?;
+    db.run_until_idle().await?;
+    durable.send("w-0", GO, ()).await?;
+    kit.gate.open();
+    db.run_until_idle().await?;
+    assert_eq!(durable.workflow::<()>("w-0").status().await?, Status::Completed);
+    assert_eq!(durable.workflow::<()>("new").status().await?, Status::Queued);
+    db.run_through_waits().await?;
+    assert_eq!(durable.workflow::<()>("new").status().await?, Status::Completed);
+    Ok(())
+}
+
 #[tokio::test]
 async fn what_no_queue_can_be_is_refused_with_the_fix() -> Result<()> {
     let (db, kit) = (Db::new().await, Kit::default());
