@@ -97,8 +97,10 @@ $$;
 -- Let those go from their places who do not run any more. One that has ended needs no place; another one waits again, once it is due.
 -- Locks: places. The caller holds the queue.
 create function durable.leave_places(queue durable.queue) returns void
-    language sql
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
     as $$
+    begin
         with stands as materialized (
             select p.bucket, p.id, w.status
             from durable.place p
@@ -117,7 +119,8 @@ create function durable.leave_places(queue durable.queue) returns void
         )
         update durable.place p set is_held = false, due_at = null
         from stands s
-        where p.bucket = any (array[s.bucket]) and p.id = s.id and s.status in ('queued', 'suspended', 'blocked')
+        where p.bucket = any (array[s.bucket]) and p.id = s.id and s.status in ('queued', 'suspended', 'blocked');
+    end
     $$;
 
 -- Give places to those who are due in a queue and wait in none, at most so many; and say how many they were.
@@ -282,9 +285,12 @@ $$;
 create function durable.hold_places(
     queue text, partition text, names text[], versions integer[], room integer, new_room integer
 ) returns table (place_bucket smallint, place_id text, was_new boolean)
-    language sql
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
     as $$
-        with ahead as materialized (
+#variable_conflict use_column
+    begin
+        return query with ahead as materialized (
             (
                 select p.bucket, p.id, p.is_new, p.priority, p.due_at
                 from durable.place p
@@ -313,7 +319,8 @@ create function durable.hold_places(
         update durable.place p set is_held = true
         from chosen c
         where p.bucket = any (array[c.bucket]) and p.id = c.id
-        returning p.bucket, p.id, p.is_new
+        returning p.bucket, p.id, p.is_new;
+    end
     $$;
 
 -- Who runs next in a queue: each partition in turn gets an equal share of what room there is, until there is none, or nobody. Some
@@ -486,6 +493,7 @@ declare
     is_more boolean := false;
     buckets smallint[];
     ids text[];
+    suspect text;
 begin
     if not exists (select from durable.worker k
                    where k.id = claim_limited.owner and k.fenced_at is null and k.lease_until > durable.now()) then
@@ -519,29 +527,38 @@ begin
         from durable.share_out(q, claim_limited.owner, claim_limited.names, claim_limited.versions,
                                left_over - coalesce(cardinality(ids), 0)) s;
         continue when ids is null;
+        select r.id into suspect
+        from unnest(buckets, ids) as g (bucket, id)
+        cross join lateral (
+            select r.id from durable.workflow r where r.bucket = g.bucket and r.id = g.id and r.recoveries >= 2
+            offset 0
+        ) r
+        where not exists (
+            select from durable.workflow o
+            where o.status = 'running' and o.owner = claim_limited.owner and o.recoveries >= 2
+              and not exists (select from durable.step t
+                              where t.bucket = o.bucket and t.workflow_id = o.id and t.recorded_at >= o.claimed_at
+                              offset 0)
+        )
+        limit 1;
 
         return query
             with locked as materialized (
                 select w.bucket, w.id, p.priority
                 from unnest(buckets, ids) as g (bucket, id)
-                join durable.workflow w on w.bucket = any (array[g.bucket]) and w.id = g.id
-                join durable.place p on p.bucket = any (array[g.bucket]) and p.id = g.id
-                where w.queue = q.name and w.status = 'queued' and w.stopping is null
-                  and (w.recoveries < 2 or w.id = (
-                      select s.id
-                      from unnest(buckets, ids) as s (bucket, id)
-                      join durable.workflow r on r.bucket = any (array[s.bucket]) and r.id = s.id and r.recoveries >= 2
-                      where not exists (
-                          select from durable.workflow o
-                          where o.status = 'running' and o.owner = claim_limited.owner and o.recoveries >= 2
-                            and not exists (select from durable.step t
-                                            where t.bucket = o.bucket and t.workflow_id = o.id
-                                              and t.recorded_at >= o.claimed_at
-                                            offset 0)
-                      )
-                      limit 1
-                  ))
-                for no key update of w skip locked
+                cross join lateral (
+                    -- By the key: what is asked of the row beside that can use no index.
+                    select w.bucket, w.id
+                    from durable.workflow w
+                    where w.bucket = g.bucket and w.id = g.id and w.queue is not distinct from q.name
+                      and w.status is not distinct from 'queued' and w.stopping is null
+                      and (w.recoveries < 2 or w.id = suspect)
+                    for no key update of w skip locked
+                ) w
+                cross join lateral (
+                    select p.priority from durable.place p where p.bucket = g.bucket and p.id = g.id
+                    offset 0
+                ) p
             )
             update durable.workflow w
             set status = 'running', owner = claim_limited.owner, claims = w.claims + 1, claimed_at = durable.now(),
