@@ -586,6 +586,32 @@ begin
 end
 $$;
 
+-- Let a queue have no limits any more: who waits there waits as in any other queue. Says whether it had some.
+-- Locks: the queue, which waits for a claim that holds it; then the places of those who wait, and their workflow rows.
+create function durable.remove_queue(name text) returns boolean
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+    as $$
+#variable_conflict use_column
+begin
+    delete from durable.queue q where q.name = remove_queue.name;
+    if not found then
+        return false;
+    end if;
+    with left_over as materialized (
+        delete from durable.place p where p.queue = remove_queue.name
+        returning p.bucket, p.id, p.priority, p.due_at is not null and not p.is_held as waited
+    )
+    update durable.workflow w set priority = l.priority
+    from left_over l
+    where w.bucket = any (array[l.bucket]) and w.id = l.id and w.priority = 32767 and l.waited;
+    delete from durable.partition k where k.queue = remove_queue.name;
+    return true;
+end
+$$;
+
+comment on function durable.remove_queue is 'Let a queue have no limits any more.';
+
 -- As it was, and the places.
 create or replace function durable.forget_rest(place smallint, of text) returns void
     language plpgsql

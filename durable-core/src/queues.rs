@@ -63,6 +63,34 @@ impl Durable {
         Ok(())
     }
 
+    /// Let a queue have no limits any more: workers whose own [queue](crate::Builder::queue) it is take its workflows as from any other
+    /// one, without partitions, by priority and age. Workers that [serve](crate::Builder::serve) it do not any more, until one
+    /// of them starts and declares it again.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](ErrorKind::NotFound) for a queue that has none, [`Usage`](ErrorKind::Usage) for a name that no queue can have,
+    /// database kinds.
+    pub async fn remove_queue(&self, name: impl AsRef<str>) -> Result<(), Error> {
+        let name = name.as_ref();
+        check_text("queue", name)?;
+        let client = &self.client;
+        let act = format!("remove the limits of queue {name:?}");
+        let (mut backoff, mut asked_before) = (Backoff::for_callers(), false);
+        let removed = loop {
+            match call!(client.links, &act, connection => store::remove_queue(connection, &client.sql, name)) {
+                Err(error) if backoff.again(&error).await => asked_before = true,
+                answer => break answer?,
+            }
+        };
+        // By an earlier try whose reply was lost, perhaps.
+        if !removed && !asked_before {
+            return Err(not_there(&act));
+        }
+        self.look_at(name);
+        Ok(())
+    }
+
     /// The queues with limits, by name, the first 10,000: their limits, and how many of each run and wait.
     ///
     /// # Errors
@@ -95,9 +123,7 @@ impl Durable {
         if found {
             return Ok(());
         }
-        let problem =
-            format!("could not {act}: there is no such queue with limits; declare it, or set its limits first");
-        Err(Error::new(ErrorKind::NotFound, problem))
+        Err(not_there(&act))
     }
 
     /// Whoever serves it looks at once.
@@ -105,4 +131,9 @@ impl Durable {
         self.client.wake.now();
         self.client.wake.tell_others(Word::Due(queue.to_owned()));
     }
+}
+
+fn not_there(act: &str) -> Error {
+    let problem = format!("could not {act}: there is no such queue with limits; declare it, or set its limits first");
+    Error::new(ErrorKind::NotFound, problem)
 }

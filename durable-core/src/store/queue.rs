@@ -45,6 +45,11 @@ pub(crate) async fn pause_queue(
     Ok(row.is_some())
 }
 
+/// Let a queue have no limits any more. Whether it had some.
+pub(crate) async fn remove_queue(connection: &mut PgConnection, sql: &Sql, name: &str) -> Result<bool, sqlx::Error> {
+    query(&sql.remove_queue).bind(name).fetch_one(connection).await?.try_get("removed")
+}
+
 /// The queues with limits, so many of them at most.
 pub(crate) async fn queues(
     connection: &mut PgConnection,

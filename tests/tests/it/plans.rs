@@ -140,6 +140,7 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("ping", ""),
     ("publish", "owner buckets ids integers lanes integers texts jsons"),
     ("queues", "limit"),
+    ("remove_queue", "text"),
     ("reap", "limit integer owners"),
     ("receive", "owner buckets ids integers lanes integers texts flags bigints"),
     ("record", "owner bucket id integer lane integer text text json json json json time ms"),

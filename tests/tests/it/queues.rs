@@ -425,6 +425,27 @@ async fn a_worker_takes_only_what_it_has_and_serves() -> Result<()> {
     Ok(())
 }
 
+/// P3: nobody who waits is lost with the limits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_whose_limits_are_removed_is_one_like_any_other() -> Result<()> {
+    let (db, kit) = (Db::new().await, Kit::default());
+    let queue = Queue::new("calls").concurrency(1).rate(1, hours(1));
+    let durable = everything(db.builder().queue("calls"), &kit, queue).start().await?;
+    for (n, id) in ids(5).enumerate() {
+        durable.start(call()).partition(format!("p-{n}")).id(id).await?;
+    }
+    settles_at(&db, &kit, 1).await;
+    durable.remove_queue("calls").await?;
+    for _ in 1..5 {
+        kit.gate.reached().await;
+    }
+    drain(&db, &kit, ids(5)).await?;
+    assert_eq!(db.count("select count(*) from durable.place").await, 0);
+    let error = durable.remove_queue("calls").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    Ok(())
+}
+
 /// Neither whose code no worker has nor who is full keeps others out, however many of them come first.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn partitions_in_which_nobody_can_run_are_passed_over() -> Result<()> {
