@@ -32,7 +32,7 @@ create table durable.queue (
 ) with (fillfactor = 50);
 
 -- The place of a workflow in such a queue: it waits there, or runs. Made when it is due for the first time, or at its start if that
--- gives a partition.
+-- gives a partition; then it stays as long as the workflow does.
 create table durable.place (
     bucket       smallint    not null,
     id           text        collate "C" not null,           -- the workflow
@@ -94,7 +94,8 @@ begin
 end
 $$;
 
--- Let those go from their places who do not run any more. One that has ended needs no place; another one waits again, once it is due.
+-- Let those go from their places who do not run any more. One that has ended needs no place, but it keeps what says of which partition it
+-- is, should it be resumed or restarted; another one waits again, once it is due.
 -- Locks: places. The caller holds the queue.
 create function durable.leave_places(queue durable.queue) returns void
     language plpgsql
@@ -115,11 +116,12 @@ create function durable.leave_places(queue durable.queue) returns void
         gone as (
             delete from durable.place p using stands s
             where p.bucket = any (array[s.bucket]) and p.id = s.id
-              and (s.status is null or s.status in ('completed', 'failed', 'cancelled'))
+              and (s.status is null or s.status in ('completed', 'failed', 'cancelled') and p.partition = '')
         )
         update durable.place p set is_held = false, due_at = null
         from stands s
-        where p.bucket = any (array[s.bucket]) and p.id = s.id and s.status in ('queued', 'suspended', 'blocked');
+        where p.bucket = any (array[s.bucket]) and p.id = s.id
+          and (s.status in ('queued', 'suspended', 'blocked') or s.status is not null and p.partition > '');
     end
     $$;
 
@@ -448,7 +450,7 @@ begin
     gone as (
         delete from durable.place p using stands s
         where p.bucket = any (array[s.bucket]) and p.id = s.id
-          and (s.status is null or s.status in ('completed', 'failed', 'cancelled'))
+          and (s.status is null or s.status in ('completed', 'failed', 'cancelled') and p.partition = '')
     ),
     settled as (
         update durable.place p
@@ -456,7 +458,7 @@ begin
             is_held = s.runs
         from stands s
         where p.bucket = any (array[s.bucket]) and p.id = s.id
-          and s.status in ('queued', 'running', 'suspended', 'blocked')
+          and (s.status in ('queued', 'running', 'suspended', 'blocked') or s.status is not null and p.partition > '')
     ),
     -- They do not wait in a place any more.
     restored as (

@@ -425,6 +425,35 @@ async fn a_worker_takes_only_what_it_has_and_serves() -> Result<()> {
     Ok(())
 }
 
+/// P21: whatever becomes of it, a workflow belongs to its partition.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_begins_again_and_who_is_forked_is_of_the_same_partition() -> Result<()> {
+    let (db, kit) = (Db::new().await, Kit::default());
+    let durable = worker(&db, &kit, Queue::new("calls").concurrency_per_partition(1)).await?;
+    durable.start(call()).queue("calls").partition("a").priority(7).id("a-0").await?;
+    kit.gate.open();
+    durable.workflow::<()>("a-0").soon().await?;
+    durable.restart("a-0").await?;
+    kit.gate.reached().await;
+    kit.gate.reached().await;
+    // While the one runs, its forks wait: from what runs, and from what waits itself.
+    durable.fork::<()>("a-0", 0).id("a-1").await?;
+    db.until("select count(*) = 1 from durable.place where due_at is not null and not is_held").await;
+    durable.fork::<()>("a-1", 0).id("a-2").await?;
+    db.until("select count(*) = 2 from durable.place where due_at is not null and not is_held").await;
+    assert_eq!(db.count(RUNNING).await, 1);
+    for _ in 0..3 {
+        kit.gate.open();
+    }
+    for id in ["a-0", "a-1", "a-2"] {
+        durable.workflow::<()>(id).soon().await?;
+    }
+    assert_eq!(db.text("select string_agg(distinct priority::text, ' ') from durable.workflow").await, "7");
+    durable.delete("a-0").await?;
+    assert_eq!(db.count("select count(*) from durable.place where id = 'a-0'").await, 0);
+    Ok(())
+}
+
 /// P3: nobody who waits is lost with the limits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_queue_whose_limits_are_removed_is_one_like_any_other() -> Result<()> {

@@ -1,13 +1,17 @@
 -- Start a workflow ($4, $5) from the history of another one ($1, $2): with what that has recorded before position $3 of its
--- body, branches that were opened before it included. What is given beside that takes the place of its own: version ($6),
+-- body, branches that were opened before it included; in the same partition of the same queue. What is given beside that takes the place of its own: version ($6),
 -- input ($8), outputs of positions of the body ($9, $10). Its name has to be $7, if that is given. It has the attributes that
 -- the other one has, and a note of why it was forked ($11).
 -- One row says what there was to fork, and whether it was; the first that stands in the way is why not.
 -- The seed is what the body's draws and its first look at the time are made of: they have to come out as they did.
 -- Locks: the new rows. A concurrent start of the same id waits for the other transaction.
 with source as materialized (
-    select w.*, coalesce(g.root, '') as root
+    select w.*, coalesce(g.root, '') as root, l.partition, coalesce(l.priority, w.priority) as own_priority
     from durable.workflow w
+    left join lateral (
+        -- While it waits in a queue with limits, its priority stands there.
+        select l.partition, l.priority from durable.place l where l.bucket = $1 and l.id = $2 offset 0
+    ) l on true
     left join lateral (
         -- One that has continued as new is forked as it is now, in lanes of the same names.
         select 'g' || g.generation as root from durable.generation g where g.bucket = $1 and g.id = $2 offset 0
@@ -38,7 +42,7 @@ nowhere as materialized (
 ),
 born as (
     insert into durable.workflow (bucket, id, name, version, queue, priority, status, due_at, input)
-    select $4, $5, o.name, coalesce($6, o.version), o.queue, o.priority, 'queued', durable.now(),
+    select $4, $5, o.name, coalesce($6, o.version), o.queue, o.own_priority, 'queued', durable.now(),
            coalesce($8::json, o.input)
     from source o, reach, nowhere
     where $3 between 0 and reach.reach and nowhere.seq is null and o.name = coalesce($7, o.name)
@@ -72,6 +76,15 @@ copied as (
     from recorded r
     left join edited e on e.seq = r.seq and r.of_body
     where r.at < $3 and exists (select from born)
+),
+placed as (
+    insert into durable.place (bucket, id, queue, partition, name, version, priority, is_new)
+    select $4, $5, o.queue, o.partition, o.name, coalesce($6, o.version), o.own_priority, true
+    from source o
+    where o.partition > '' and exists (select from born)
+    -- of a workflow that had the id before
+    on conflict (bucket, id) do update
+        set queue = excluded.queue, partition = excluded.partition, is_held = false, due_at = null
 ),
 attributed as (
     insert into durable.attribute (bucket, id, name, value, sort, by_body, created_at)
