@@ -211,20 +211,19 @@ begin
         end if;
         open_id := case when s.overlap <> 'allow' then durable.open_tick(s.name) end;
         waits_id := null;
-        if s.overlap in ('skip', 'queue_one') then
+        if s.overlap = 'queue_one' then
+            -- A backfill is no reason to leave out what may wait behind it.
             select t.id into waits_id from durable.tick t
-            where t.schedule = s.name and t.started_at is null
-              -- A backfill is no reason to leave out what may wait behind it.
-              and (s.overlap = 'skip' and open_id is null or t.kind <> 'backfill')
+            where t.schedule = s.name and t.started_at is null and t.kind <> 'backfill'
             order by t.at, t.id limit 1;
         end if;
 
-        if s.overlap = 'skip' and coalesce(open_id, waits_id) is not null
+        if s.overlap = 'skip' and open_id is not null
            or s.overlap = 'queue_one' and waits_id is not null
            or s.overlap = 'queue_all' and (select count(*) from durable.tick t
                                            where t.schedule = s.name and t.started_at is null) >= 10000 then
             what := case when run_ticks.kind = 'trigger' then 'refused' else 'skipped' end;
-            workflow_id := coalesce(open_id, waits_id);
+            workflow_id := coalesce(waits_id, open_id);
             left_out := left_out + (run_ticks.kind = 'tick')::integer;
             return next;
             continue;

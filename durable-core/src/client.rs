@@ -21,6 +21,7 @@ use crate::operate::Operate;
 use crate::options::Settings;
 use crate::published::EventReader;
 use crate::queue::Queue;
+use crate::schedule::{Schedule, check_declared, declare};
 use crate::start::{Start, StartMany};
 use crate::starter::Starter;
 use crate::step::States;
@@ -108,6 +109,7 @@ pub struct Builder {
     pub(crate) states: States,
     /// The first thing that was wrong; told by `start`, which can fail, instead of by panicking here.
     pub(crate) problem: Option<Error>,
+    pub(crate) schedules: Vec<Schedule>,
 }
 
 impl Durable {
@@ -124,6 +126,7 @@ impl Durable {
             registry: Registry::default(),
             states: States::default(),
             problem: None,
+            schedules: Vec::new(),
         }
     }
 
@@ -392,7 +395,7 @@ impl Builder {
                 "a worker without workflows would run nothing: add .register(..), or use .client()",
             ));
         }
-        let (parts, settings, registry, mut states) = self.prepare().await?;
+        let (parts, settings, registry, mut states) = self.prepare(true).await?;
         states.insert(Statements(parts.sql.clone()));
         let slots = Arc::new(Semaphore::new(settings.concurrency));
         let hints = parts.hints(&settings);
@@ -419,16 +422,17 @@ impl Builder {
     ///
     /// As [`start`](Builder::start).
     pub async fn client(self) -> Result<Durable, Error> {
-        let (parts, settings, ..) = self.prepare().await?;
+        let (parts, settings, ..) = self.prepare(false).await?;
         let hints = parts.hints(&settings);
         Ok(parts.durable(settings.queue, hints, None))
     }
 
-    async fn prepare(self) -> Result<(Parts, Settings, Registry, States), Error> {
+    async fn prepare(self, to_work: bool) -> Result<(Parts, Settings, Registry, States), Error> {
         if let Some(problem) = self.problem {
             return Err(problem);
         }
         self.settings.check()?;
+        check_declared(&self.schedules, &self.settings.queue, to_work.then_some(&self.registry))?;
         let parts = Parts::new(&self.pool, &self.settings.schema, self.settings.hints)?;
         check_reachable(&self.pool).await?;
         let mut link = parts.links.take("connect to the database").await?;
@@ -440,7 +444,13 @@ impl Builder {
         if prepared.is_ok() {
             link.give_back();
         }
-        prepared.map(|()| (parts, self.settings, self.registry, self.states))
+        prepared?;
+        declare(&self.schedules, &parts.links, &self.settings.queue).await?;
+        // For the worker that is to come.
+        if !self.schedules.is_empty() {
+            parts.wake.look_at_schedules();
+        }
+        Ok((parts, self.settings, self.registry, self.states))
     }
 }
 

@@ -43,6 +43,38 @@ fn process_micros(at: Instant) -> i64 {
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
+/// How often a test of this process has moved the clock of a database.
+#[cfg(feature = "testing")]
+static MOVES: std::sync::LazyLock<tokio::sync::watch::Sender<u64>> =
+    std::sync::LazyLock::new(|| tokio::sync::watch::Sender::new(0));
+
+/// Moves of a clock by tests of this process. Other processes, and other versions, notice by their next look at the database.
+pub(crate) struct Moves(#[cfg(feature = "testing")] tokio::sync::watch::Receiver<u64>);
+
+impl Moves {
+    pub(crate) fn watch() -> Self {
+        Self(
+            #[cfg(feature = "testing")]
+            MOVES.subscribe(),
+        )
+    }
+
+    /// Tell that a clock was moved.
+    #[cfg(feature = "testing")]
+    pub(crate) fn tell() {
+        MOVES.send_modify(|moves| *moves += 1);
+    }
+
+    /// Wait for the next one: for ever where there are no tests.
+    pub(crate) async fn next(&mut self) {
+        #[cfg(feature = "testing")]
+        if self.0.changed().await.is_ok() {
+            return;
+        }
+        std::future::pending().await
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -58,14 +58,14 @@
 //! Lowest first; a room imports only rooms above it in this list.
 //!
 //! 1. words, without any I/O: `id`, `status`, `retry`, `attribute`, `codec`, `clock`, `topic`, `event`, `stream`, `failure`,
-//!    `error`, `options`, `queue`, `probe`, `sabotage`
+//!    `error`, `options`, `queue`, `probe`, `sabotage`, `rule`
 //! 2. `history`, `decide`, `info`: what is recorded, how an attempt ended, and how people read both; pure
 //! 3. `store`: the only place with SQL; `group`: many writes in one statement; `lines`,
 //!    `outflow`: values on their way to streams
 //! 4. `step`, `mock`, `ctx`, `workflow`: what runs inside one attempt
 //! 5. `wake`, `hints`, `worker`: who is told what, here and elsewhere; claims, leases, execution
 //! 6. `client`, `start`, `starting`, `starter`, `message`, `cancel`, `operate`, `bulk`, `fork`, `handle`, `list`, `recorded`,
-//!    `published`, `streamed`, `queues`: the doors for callers
+//!    `published`, `streamed`, `queues`, `schedule`: the doors for callers
 //! 7. `testing`: the kit for tests: databases, a clock that is moved, every crash, mocks; and sabotage
 
 mod attribute;
@@ -100,7 +100,9 @@ mod queue;
 mod queues;
 mod recorded;
 mod retry;
+mod rule;
 mod sabotage;
+mod schedule;
 mod start;
 mod starter;
 mod starting;
@@ -148,6 +150,10 @@ pub use published::ReadEvent;
 pub use queue::{Queue, QueueInfo};
 pub use recorded::ReadHistory;
 pub use retry::{Retry, days, hours, minutes, seconds};
+pub use rule::{CatchUp, Overlap};
+pub use schedule::{
+    Backfill, ListSchedules, OperateSchedule, Schedule, ScheduleHandle, ScheduleInfo, SetSchedule, TriggerSchedule,
+};
 pub use start::{IfExists, Start, StartMany};
 pub use status::Status;
 pub use step::{Step, StepCtx};

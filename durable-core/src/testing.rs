@@ -78,7 +78,9 @@ impl Clock {
     /// Database kinds.
     pub async fn advance(&self, by: Duration) -> Result<(), Error> {
         let links = self.links()?;
-        call!(links, "move the test clock", connection => clock::advance(connection, &links.sql, millis(by)))
+        call!(links, "move the test clock", connection => clock::advance(connection, &links.sql, millis(by)))?;
+        crate::clock::Moves::tell();
+        Ok(())
     }
 
     fn links(&self) -> Result<Links, Error> {

@@ -17,6 +17,7 @@ pub(crate) mod race;
 pub(crate) mod recall;
 pub(crate) mod receive;
 pub(crate) mod run;
+mod scheduled;
 pub(crate) mod select;
 pub(crate) mod sleep;
 pub(crate) mod strays;

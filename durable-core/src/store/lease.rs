@@ -43,16 +43,19 @@ pub(crate) struct Fenced {
     pub(crate) dead: Vec<OwnerId>,
     /// How long the next deadline is away.
     pub(crate) deadline_in: Option<Duration>,
+    /// How long the next look for due schedules is away.
+    pub(crate) schedule_in: Option<Duration>,
 }
 
 /// Fence expired workers, and find dead ones by a look at up to `limit` workflows.
 pub(crate) async fn fence(connection: &mut PgConnection, sql: &Sql, limit: i64) -> Result<Fenced, sqlx::Error> {
     let row = query(&sql.fence).bind(limit).fetch_one(connection).await?;
     let dead: Vec<Uuid> = row.try_get("dead")?;
-    let deadline_in: Option<i64> = row.try_get("deadline_in_ms")?;
+    let away = |ms: Option<i64>| ms.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or_default()));
     Ok(Fenced {
         dead: dead.into_iter().map(OwnerId).collect(),
-        deadline_in: deadline_in.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or_default())),
+        deadline_in: away(row.try_get("deadline_in_ms")?),
+        schedule_in: away(row.try_get("schedule_in_ms")?),
     })
 }
 

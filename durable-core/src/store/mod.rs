@@ -26,6 +26,7 @@ pub(crate) mod message;
 pub(crate) mod migrate;
 pub(crate) mod operate;
 pub(crate) mod queue;
+pub(crate) mod schedule;
 pub(crate) mod sql;
 pub(crate) mod start;
 pub(crate) mod step;

@@ -14,11 +14,15 @@ pub(crate) struct Work {
     pub(crate) due: i64,
     /// Until the next one is due, if one will be.
     pub(crate) next_in_ms: Option<i64>,
+    /// Schedules that have a tick to start now.
+    pub(crate) ticks: i64,
+    /// Until the next tick.
+    pub(crate) tick_in_ms: Option<i64>,
 }
 
 impl Work {
     pub(crate) fn is_idle(&self) -> bool {
-        self.running == 0 && self.due == 0
+        self.running == 0 && self.due == 0 && self.ticks == 0
     }
 }
 
@@ -72,12 +76,23 @@ pub(crate) async fn work(connection: &mut PgConnection, sql: &Sql) -> Result<Wor
                     min(due_at - now) filter (where status in ('queued', 'suspended') and due_at > now),
                     min(deadline - now) filter (where deadline > now),
                     (select min(o.at) - \"{schema}\".now() from opens o where o.at > \"{schema}\".now()))) * 1000)::bigint
-                    as next_in_ms
+                    as next_in_ms,
+                (select count(*) from \"{schema}\".schedule s
+                 where s.due_at <= \"{schema}\".now()
+                    or s.may_start and (s.overlap = 'allow' or \"{schema}\".open_tick(s.name) is null)) as ticks,
+                (select ceil(extract(epoch from min(s.due_at) - \"{schema}\".now()) * 1000)::bigint
+                 from \"{schema}\".schedule s where s.due_at > \"{schema}\".now()) as tick_in_ms
          from open",
         schema = sql.schema
     );
     let row = sqlx::query(AssertSqlSafe(statement)).fetch_one(connection).await?;
-    Ok(Work { running: row.try_get("running")?, due: row.try_get("due")?, next_in_ms: row.try_get("next_in_ms")? })
+    Ok(Work {
+        running: row.try_get("running")?,
+        due: row.try_get("due")?,
+        next_in_ms: row.try_get("next_in_ms")?,
+        ticks: row.try_get("ticks")?,
+        tick_in_ms: row.try_get("tick_in_ms")?,
+    })
 }
 
 /// Some of what there is to do, for a message.
@@ -87,7 +102,10 @@ pub(crate) async fn unfinished(connection: &mut PgConnection, sql: &Sql) -> Resu
              select format('%s (%s, %s on queue %s)', id, name, status, queue) as told
              from \"{schema}\".workflow
              where status = 'running' or status in ('queued', 'suspended') and due_at <= \"{schema}\".now()
-             order by id limit {NAMED_MAX}) as open",
+             union all
+             select format('schedule %s (due)', name) as told
+             from \"{schema}\".schedule where due_at <= \"{schema}\".now()
+             limit {NAMED_MAX}) as open",
         schema = sql.schema
     );
     sqlx::query(AssertSqlSafe(statement)).fetch_one(connection).await?.try_get("told")

@@ -12,6 +12,7 @@ use sqlx::{Connection, PgConnection, PgPool};
 
 use super::Clock;
 use crate::client::{Builder, Durable, migrate};
+use crate::clock::Moves;
 use crate::error::{Error, ErrorKind};
 use crate::id::DEFAULT_SCHEMA;
 use crate::options::millis;
@@ -144,7 +145,9 @@ impl TestDatabase {
         const ACT: &str = "move the test clock";
         let mut connection = acquire(&self.pool, ACT).await?;
         let moved = clock::advance_with_leases(&mut connection, &self.sql, millis(by)).await;
-        moved.map_err(|e| Error::database(ACT, &e))
+        moved.map_err(|e| Error::database(ACT, &e))?;
+        Moves::tell();
+        Ok(())
     }
 
     /// Wait until nothing runs and nothing is due: each workflow has ended, or sleeps, or waits for a message.
@@ -158,7 +161,8 @@ impl TestDatabase {
     }
 
     /// Wait until nothing runs and nothing is due, then move the clock to where the next wait ends, and so on until nothing
-    /// more comes of time alone: each workflow has ended, or waits for a message for ever.
+    /// more comes of time alone: each workflow has ended, or waits for a message for ever. Ticks of schedules that are still to
+    /// come are none of it; see [`live_through`](TestDatabase::live_through).
     ///
     /// # Errors
     ///
@@ -168,6 +172,31 @@ impl TestDatabase {
         for _ in 0..MOVES_MAX {
             let Some(next) = self.until_idle().await?.next_in() else { return Ok(()) };
             self.advance(next).await?;
+        }
+        Err(endless())
+    }
+
+    /// Let so much time pass as it would: wait until nothing runs and nothing is due, move the clock to where the next wait ends
+    /// or the next tick of a [schedule](crate::Schedule) comes, and so on. A month of nightly ticks takes a second.
+    ///
+    /// # Errors
+    ///
+    /// As [`run_through_waits`](TestDatabase::run_through_waits).
+    pub async fn live_through(&self, time: Duration) -> Result<(), Error> {
+        let mut left = time;
+        for _ in 0..MOVES_MAX {
+            let work = self.until_idle().await?;
+            let next = work.next_in().into_iter().chain(work.tick_in()).min();
+            match next.filter(|next| *next <= left) {
+                Some(next) => {
+                    self.advance(next).await?;
+                    left -= next;
+                }
+                None => {
+                    self.advance(left).await?;
+                    return self.run_until_idle().await;
+                }
+            }
         }
         Err(endless())
     }
@@ -226,6 +255,10 @@ pub(super) fn builder_on(pool: PgPool) -> Builder {
 impl Work {
     pub(super) fn next_in(&self) -> Option<Duration> {
         self.next_in_ms.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or_default()))
+    }
+
+    fn tick_in(&self) -> Option<Duration> {
+        self.tick_in_ms.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or_default()))
     }
 }
 

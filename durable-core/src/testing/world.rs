@@ -105,7 +105,7 @@ impl World {
             }
             self.begun().await?;
             let work = db.work().await?;
-            if work.running > 0 || work.due == 0 {
+            if work.running > 0 || work.due == 0 && work.ticks == 0 {
                 told_at = Instant::now();
             }
             let is_empty = self.inside.get().is_some_and(Inside::is_empty);
@@ -120,6 +120,10 @@ impl World {
             } else if told_at.elapsed() > TOLD_AFTER {
                 told_at = Instant::now();
                 self.tell();
+                // Only where there are any, so that other lives have no crash points of it.
+                if work.ticks > 0 {
+                    self.tell_of_schedules();
+                }
             }
             if idle_at.elapsed() > PATIENCE {
                 return Err(db.in_vain().await);
@@ -145,6 +149,12 @@ impl World {
     fn tell(&self) {
         if let Some(inside) = self.inside.get() {
             inside.wake.now();
+        }
+    }
+
+    fn tell_of_schedules(&self) {
+        if let Some(inside) = self.inside.get() {
+            inside.wake.look_at_schedules();
         }
     }
 

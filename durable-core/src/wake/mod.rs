@@ -8,7 +8,7 @@ mod outbox;
 mod wanted;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,9 @@ pub(crate) struct Wake {
     stopping: Notify,
     messages: Mutex<HashSet<u64>>,
     messages_came: Notify,
+    schedules: Notify,
+    /// Some tick of a schedule waits for a workflow to end.
+    ticks_wait: AtomicBool,
 }
 
 impl Wake {
@@ -77,6 +80,7 @@ impl Wake {
     /// A workflow has ended here, and how, if this is certain: told only after it was written. Without it those
     /// who wait look at the database. A blocked workflow has not ended.
     pub(crate) fn ended(&self, id: &Id, end: Option<Arc<End>>) {
+        self.a_tick_may_start();
         match end {
             Some(end) if end.status.is_final() => self.ends.tell(id, end),
             Some(_) => return,
@@ -130,6 +134,28 @@ impl Wake {
     /// The worker goes on under this owner id.
     pub(crate) fn owned_by(&self, owner: OwnerId) {
         *self.owner.lock().unwrap_or_else(PoisonError::into_inner) = Some(owner);
+    }
+
+    /// A schedule was changed here, or something of it.
+    pub(crate) fn look_at_schedules(&self) {
+        self.schedules.notify_one();
+    }
+
+    /// Something has ended for which a tick of a schedule may be waiting.
+    pub(crate) fn a_tick_may_start(&self) {
+        if self.ticks_wait.load(Ordering::Relaxed) {
+            self.look_at_schedules();
+        }
+    }
+
+    /// Whether some tick waits, as the last look saw it.
+    pub(crate) fn ticks_wait(&self, some: bool) {
+        self.ticks_wait.store(some, Ordering::Relaxed);
+    }
+
+    /// Wait until schedules are to be looked at.
+    pub(crate) async fn schedules(&self) {
+        self.schedules.notified().await;
     }
 
     /// Wait until another process has cancelled what runs here, or may have.

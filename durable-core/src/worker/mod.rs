@@ -21,6 +21,7 @@ mod orders;
 mod poll;
 mod read;
 mod receive;
+mod schedules;
 mod streams;
 mod takeover;
 mod transaction;
@@ -114,6 +115,8 @@ pub(crate) struct Engine {
     lease: Lease,
     /// When the next deadline is.
     next_deadline: watch::Sender<Option<Instant>>,
+    /// When the next schedule is due.
+    next_schedule: watch::Sender<Option<Instant>>,
     local: Local,
     /// Where the worker lives. What it runs lives there too, whoever asked for it from wherever.
     runtime: tokio::runtime::Handle,
@@ -152,6 +155,7 @@ impl Engine {
             clock,
             lease,
             next_deadline: watch::Sender::new(None),
+            next_schedule: watch::Sender::new(None),
             local: Local::default(),
             runtime: tokio::runtime::Handle::current(),
             own: own.clone(),
@@ -253,6 +257,7 @@ impl Engine {
                 engine.plan.wake.now();
                 engine.plan.wake.tell_others(Word::Due(queue));
             }
+            engine.plan.wake.a_tick_may_start();
         });
     }
 
@@ -351,6 +356,7 @@ async fn supervise(
             () = poll::poll(&engine) => None,
             () = takeover::take_over(&engine) => None,
             () = deadline::keep_deadlines(&engine) => None,
+            () = schedules::keep_schedules(&engine) => None,
             () = poll::stop_cancelled(&engine) => None,
             () = engine.pass_messages_on() => None,
             () = engine.lease.lost() => None,

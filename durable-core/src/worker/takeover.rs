@@ -52,9 +52,10 @@ pub(super) async fn take_over(engine: &Arc<Engine>) {
 /// Give back workflows of dead workers, as many as fit one round. Whether there may be more.
 async fn round(engine: &Arc<Engine>) -> Result<bool, Error> {
     let plan = &engine.plan;
-    let Fenced { dead, deadline_in } = call!(engine.writes, "look for dead workers", connection =>
+    let Fenced { dead, deadline_in, schedule_in } = call!(engine.writes, "look for dead workers", connection =>
         lease::fence(connection, &plan.sql, LOOK_MAX))?;
     engine.deadline_in(deadline_in);
+    engine.schedule_in(schedule_in);
     if dead.is_empty() {
         return Ok(false);
     }

@@ -13,8 +13,8 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
 /// Those that grow with the work.
-const HOT: [&str; 10] =
-    ["workflow", "step", "message", "child", "event", "attribute", "operation", "stream", "stream_value", "place"];
+const HOT: [&str; 11] =
+    ["workflow", "step", "message", "child", "event", "attribute", "operation", "stream", "stream_value", "place", "tick"];
 
 /// Rows in a batch.
 const BATCH: usize = 500;
@@ -73,6 +73,17 @@ const SOME_AGE: &str = "
     insert into durable.deadline (bucket, id, at)
     select n % 64, 'w-' || n, now() + n * interval '1 s' from generate_series(1, 20000) n;
 
+    insert into durable.schedule (name, workflow, version, cron, time_zone, due_at, may_start, overlap, catch_up, catch_up_most,
+                                  jitter, queue, priority, attributes, input)
+    select 'name-' || n, 'name-1', 1, '0 0 3 * * *', 'UTC', now() + n * interval '1 s', n % 10 = 0, 'skip', 'last', 1,
+           interval '0', 'default', 0, '[]', '{}'
+    from generate_series(1, 1000) n;
+
+    insert into durable.tick (schedule, id, bucket, at, kind, started_at)
+    select 'name-' || n % 1000, 'w-' || n, n % 64, now(), 'tick', case when n % 100 > 0 then now() end
+    from generate_series(1, 20000) n;
+
+    analyze durable.schedule; analyze durable.tick;
     analyze durable.attribute; analyze durable.operation; analyze durable.event; analyze durable.ending; analyze durable.deadline;
     analyze durable.place; analyze durable.stream; analyze durable.stream_value;
     analyze durable.child; analyze durable.workflow; analyze durable.step; analyze durable.message; analyze durable.worker;
@@ -83,6 +94,7 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("append", "owner buckets ids integers texts bigints bigints bigints json_arrays json_arrays"),
     ("applied", ""),
     ("apply", "integer text"),
+    ("ask_schedule", "id text bigint ids times"),
     ("attributes", "bucket id"),
     ("cancel", "id text"),
     ("cancel_lost", "owner bucket id integer buckets ids"),
@@ -134,6 +146,7 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("newer_code", "text integer text"),
     ("note_code", "queue names versions names flag limit"),
     ("operate", "text ids text owner"),
+    ("operate_schedule", "text id text"),
     ("operations", "bucket id limit"),
     ("owned", "owner"),
     ("pause_queue", "text flag"),
@@ -147,9 +160,15 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("recorded", "bucket id lane integer owner"),
     ("register", "owner ms text integer queue"),
     ("release", "owner bucket id integer json integer"),
+    ("schedules", "id limit"),
+    ("schedules_due", "limit"),
     ("send", "bucket id topic text json"),
     ("server", ""),
     ("set_attribute", "bucket id text json text bigint"),
+    (
+        "set_schedule",
+        "id name integer json queue bucket json bigint text text bigint bigint text text integer bigint bigint",
+    ),
     ("silence", "ids"),
     ("start", "buckets ids texts integers texts buckets bigints jsons owners integers integers bigints texts"),
     ("start_all", "owner buckets ids texts integers texts buckets bigints jsons flags"),
@@ -173,6 +192,7 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("stopped", "owner ids"),
     ("stopping", "bucket id"),
     ("streams", "buckets ids texts bigints limit limit"),
+    ("tick_schedule", "id bigint time time ids times bigint time time"),
     ("transact", "owner text bucket id lane integer text json json json json ms integer"),
     ("undo_of_dead", "owners"),
     ("unknown", "queue names versions"),
@@ -326,8 +346,19 @@ const LISTS: &[&str] = &["list_newest", "list_newest_with", "list_oldest", "list
 const FOR_PEOPLE: &[&str] = &["note_code", "list_newest", "list_oldest", "counts"];
 
 /// Statements that run on connections which the application has set up.
-const ON_THE_APPLICATIONS: &[&str] =
-    &["start", "start_attributed", "fork", "cancel", "send", "set_attribute", "transact", "mark_stands"];
+const ON_THE_APPLICATIONS: &[&str] = &[
+    "start",
+    "start_attributed",
+    "fork",
+    "cancel",
+    "send",
+    "set_attribute",
+    "set_schedule",
+    "ask_schedule",
+    "operate_schedule",
+    "transact",
+    "mark_stands",
+];
 
 /// Plan every statement as a planner does, and say which read a hot table from end to end.
 async fn full_reads(connection: &mut PgConnection, planner: &Planner) -> Result<Vec<String>> {
