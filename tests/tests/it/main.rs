@@ -45,6 +45,7 @@ mod races;
 mod results;
 mod retries;
 mod sabotage;
+mod schedules;
 mod secrets;
 mod starting;
 mod steps;

@@ -436,7 +436,8 @@ async fn no_statement_scans_a_hot_table_for_having_been_planned_when_it_was_know
     let mut connection = PgConnection::connect(db.url()).await?;
     for rows in ["(1, 0)", "(1, 3)", "(1, 100)"] {
         run(&mut connection, format!("truncate {}", HOT.map(|table| format!("durable.{table}")).join(", "))).await?;
-        run(&mut connection, "truncate durable.worker, durable.ending, durable.deadline".to_owned()).await?;
+        run(&mut connection, "truncate durable.worker, durable.ending, durable.deadline, durable.schedule".to_owned())
+            .await?;
         run(&mut connection, SOME_AGE.replace("(1, 20000)", rows)).await?;
         for table in HOT {
             run(&mut connection, format!("vacuum analyze durable.{table}")).await?;
@@ -473,6 +474,19 @@ async fn no_function_scans_a_hot_table() -> Result<()> {
         for id in ["w-9", "w-1901", &format!("from-sql-{call}")] {
             run(&mut tx, format!("select durable.cancel('{id}')")).await?;
         }
+        run(
+            &mut tx,
+            format!("select * from durable.ask_schedule('name-{call}', 'trigger', null, '{{t-{call}}}', null)"),
+        )
+        .await?;
+        run(
+            &mut tx,
+            format!(
+                "select * from durable.tick_schedule('name-{call}', 0, (select passed_until from \
+             durable.schedule where name = 'name-{call}'), now(), '{{u-{call}}}', array[now()], 0, null, null)"
+            ),
+        )
+        .await?;
         let full_reads: i64 = sqlx::query_scalar(FULL_READS).fetch_one(&mut *tx).await?;
         assert_eq!(full_reads, before, "at call {call}");
         run(&mut tx, "select count(*) from durable.workflow where name = 'x'".to_owned()).await?;
