@@ -46,6 +46,7 @@ mod results;
 mod retries;
 mod sabotage;
 mod schedules;
+mod schedules_overlapping;
 mod secrets;
 mod starting;
 mod steps;

@@ -24,7 +24,7 @@ pub(super) async fn report(ctx: &Ctx, what: String) -> Result<String> {
 pub(super) struct Lab {
     pub(super) db: TestDatabase,
     pub(super) durable: Durable,
-    _server: Db,
+    pub(super) _server: Db,
 }
 
 impl Lab {
