@@ -316,6 +316,7 @@ $$;
 
 -- Offer something besides the ticks: a trigger, or a backfill. Nothing comes back when there is no such schedule; and 'changed' when
 -- it has another rule than the one that `seen` was computed by (its revision; null for a trigger).
+-- A repeat locks nothing, because a lock alone has a commit, whose reply can be lost again.
 -- Locks: the schedule's row, then as `run_ticks`.
 create function durable.ask_schedule(of text, kind text, seen bigint, ids text[], ats timestamptz[])
     returns table (what text, workflow_id text, in_queue text, stopper uuid, undo_in text, parent text, parent_queue text)
@@ -326,6 +327,17 @@ create function durable.ask_schedule(of text, kind text, seen bigint, ids text[]
 declare
     stands bigint;
 begin
+    perform from durable.schedule s where s.name = ask_schedule.of;
+    if not found then
+        return;
+    end if;
+    perform from unnest(ask_schedule.ids) as g (id)
+    where not exists (select from durable.tick t where t.schedule = ask_schedule.of and t.id = g.id offset 0)
+      and not exists (select from durable.workflow w where w.bucket = durable.bucket(g.id) and w.id = g.id offset 0);
+    if not found then
+        return query select 'existed', null::text, null::text, null::uuid, null::text, null::text, null::text;
+        return;
+    end if;
     select s.revision into stands from durable.schedule s where s.name = ask_schedule.of for no key update;
     if not found then
         return;
@@ -353,6 +365,15 @@ begin
         delete from durable.tick t where t.schedule = operate_schedule.of;
         return true;
     end if;
+    if operate_schedule.act not in ('pause', 'resume') or operate_schedule.act is null then
+        raise exception 'there is no operation "%"', operate_schedule.act using errcode = 'invalid_parameter_value';
+    end if;
+    -- A repeat locks nothing, for the reason that `ask_schedule` gives.
+    perform from durable.schedule s
+    where s.name = operate_schedule.of and (s.paused_at is null) = (operate_schedule.act = 'resume');
+    if found then
+        return true;
+    end if;
     perform from durable.schedule s where s.name = operate_schedule.of for no key update;
     if not found then
         return false;
@@ -363,14 +384,12 @@ begin
                                 where t.schedule = s.name and t.started_at is null and t.kind <> 'tick'),
             revision = s.revision + 1, changed_at = durable.now()
         where s.name = operate_schedule.of and s.paused_at is null;
-    elsif operate_schedule.act = 'resume' then
+    else
         -- It goes on from now: what was paused is not made up for.
         update durable.schedule s
         set paused_at = null, paused_for = null, passed_until = greatest(s.passed_until, durable.now()),
             due_at = durable.now(), may_start = s.waiting > 0, revision = s.revision + 1, changed_at = durable.now()
         where s.name = operate_schedule.of and s.paused_at is not null;
-    else
-        raise exception 'there is no operation "%"', operate_schedule.act using errcode = 'invalid_parameter_value';
     end if;
     return true;
 end

@@ -40,6 +40,7 @@ pub fn register(builder: Builder, outside: PgPool) -> Builder {
         .state(Crossing::default())
         .register(errand)
         .register(crossing)
+        .register(crate::clockwork::clockwork)
 }
 
 /// What a journey gives.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use durable::{Builder, Ctx, Durable, Handle, PgConnection, StepCtx, Topic, hours, step, workflow};
+use durable::{Builder, Ctx, Durable, Handle, PgConnection, Schedule, StepCtx, Topic, hours, step, workflow};
 use durable_tests::db::{Db, PATIENCE};
 use durable_tests::gate::Gate;
 use durable_tests::soon::Soon;
@@ -414,8 +414,8 @@ async fn only_claims_and_leases_commit_without_waiting_for_the_disk() -> Result<
 
 #[tokio::test]
 async fn an_idle_worker_asks_less_than_twice_a_second_however_many_sleep() -> Result<()> {
-    let (alone, crowded) = tokio::try_join!(idle(0), idle(2_000))?;
-    for (sleepers, (asked, seconds)) in [(0, alone), (2_000, crowded)] {
+    let (alone, crowded, scheduled) = tokio::try_join!(idle(0, 0), idle(2_000, 0), idle(0, 500))?;
+    for (sleepers, (asked, seconds)) in [(0, alone), (2_000, crowded), (0, scheduled)] {
         println!(
             "idle with {sleepers} sleepers: {asked} statements in {seconds:.2} s, {:.2}/s",
             asked as f64 / seconds
@@ -427,10 +427,14 @@ async fn an_idle_worker_asks_less_than_twice_a_second_however_many_sleep() -> Re
 }
 
 /// Statements of an idle worker with its usual options, and the seconds in which it made them.
-async fn idle(sleepers: usize) -> Result<(usize, f64)> {
+async fn idle(sleepers: usize, schedules: usize) -> Result<(usize, f64)> {
     let lab = Lab::new().await;
     let durable = Durable::builder(lab.wire.pool()).migrate(false).register(nap).start().await?;
     durable.start_many((0..sleepers).map(|n| (format!("s-{n}"), nap()))).await?;
+    for n in 0..schedules {
+        durable.set_schedule(Schedule::new(format!("s-{n}"), nap()).cron("0 0 0 1 1 *", "UTC")).await?;
+    }
+    lab.db.until("select count(*) = 0 from durable.schedule where next_at is null").await;
     let busy = "select count(*) = 0 from durable.workflow where status <> 'suspended'";
     lab.db.until(busy).await;
 
