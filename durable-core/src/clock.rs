@@ -43,34 +43,43 @@ fn process_micros(at: Instant) -> i64 {
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// How often a test of this process has moved the clock of a database.
+/// The databases whose clocks are moved by tests of this process, one after the other.
 #[cfg(feature = "testing")]
-static MOVES: std::sync::LazyLock<tokio::sync::watch::Sender<u64>> =
-    std::sync::LazyLock::new(|| tokio::sync::watch::Sender::new(0));
+static MOVES: std::sync::LazyLock<tokio::sync::broadcast::Sender<std::sync::Arc<str>>> =
+    std::sync::LazyLock::new(|| tokio::sync::broadcast::Sender::new(256));
 
-/// Moves of a clock by tests of this process. Other processes, and other versions, notice by their next look at the database.
-pub(crate) struct Moves(#[cfg(feature = "testing")] tokio::sync::watch::Receiver<u64>);
+/// Moves of a database's clock by tests of this process. Other processes notice by their next look.
+pub(crate) struct Moves {
+    #[cfg(feature = "testing")]
+    database: String,
+    #[cfg(feature = "testing")]
+    moved: tokio::sync::broadcast::Receiver<std::sync::Arc<str>>,
+}
 
 impl Moves {
-    pub(crate) fn watch() -> Self {
-        Self(
+    #[cfg_attr(not(feature = "testing"), expect(unused_variables, reason = "there is nothing to watch"))]
+    pub(crate) fn watch(database: Option<&str>) -> Self {
+        Self {
             #[cfg(feature = "testing")]
-            MOVES.subscribe(),
-        )
+            database: database.unwrap_or_default().to_owned(),
+            #[cfg(feature = "testing")]
+            moved: MOVES.subscribe(),
+        }
     }
 
     /// Tell that a clock was moved.
     #[cfg(feature = "testing")]
-    pub(crate) fn tell() {
-        MOVES.send_modify(|moves| *moves += 1);
+    pub(crate) fn tell(database: Option<&str>) {
+        // An error means that nobody watches.
+        drop(MOVES.send(database.unwrap_or_default().into()));
     }
 
     /// Wait for the next one: for ever where there are no tests.
     pub(crate) async fn next(&mut self) {
         #[cfg(feature = "testing")]
-        if self.0.changed().await.is_ok() {
-            return;
-        }
+        // One that was missed may have been of this database.
+        while self.moved.recv().await.is_ok_and(|database| *database != *self.database) {}
+        #[cfg(not(feature = "testing"))]
         std::future::pending().await
     }
 }

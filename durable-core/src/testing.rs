@@ -79,7 +79,7 @@ impl Clock {
     pub async fn advance(&self, by: Duration) -> Result<(), Error> {
         let links = self.links()?;
         call!(links, "move the test clock", connection => clock::advance(connection, &links.sql, millis(by)))?;
-        crate::clock::Moves::tell();
+        crate::clock::Moves::tell(self.pool.connect_options().get_database());
         Ok(())
     }
 

@@ -108,15 +108,17 @@ pub(crate) struct Stands {
 }
 
 fn stands(row: &PgRow) -> Result<Stands, sqlx::Error> {
-    let unknown = |what: &str, word: &str| {
-        sqlx::Error::Decode(format!("an unknown policy for {what}, {word:?}: written by a newer version").into())
-    };
     let seconds = |s: i64| Duration::from_secs(u64::try_from(s).unwrap_or_default());
     let rule = match row.try_get::<Option<&str>, _>("cron")? {
         Some(cron) => Rule::cron(cron, row.try_get("time_zone")?),
         None => Rule::every(seconds(row.try_get("every_s")?), seconds(row.try_get("every_offset_s")?)),
     };
     let (overlap, missed): (&str, &str) = (row.try_get("overlap")?, row.try_get("catch_up")?);
+    let (policy, catches_up) = (Overlap::parse(overlap), Missed::parse(missed));
+    let rule = match (policy, catches_up) {
+        (Some(_), Some(_)) => rule,
+        _ => Err(format!("{overlap:?} or {missed:?} is a policy of a newer version")),
+    };
     let most: i32 = row.try_get("catch_up_most")?;
     let within: Option<i64> = row.try_get("catch_up_within_s")?;
     let jitter: i64 = row.try_get("jitter_ms")?;
@@ -127,9 +129,9 @@ fn stands(row: &PgRow) -> Result<Stands, sqlx::Error> {
         queue: row.try_get("queue")?,
         priority: row.try_get("priority")?,
         rule,
-        overlap: Overlap::parse(overlap).ok_or_else(|| unknown("overlaps", overlap))?,
+        overlap: policy.unwrap_or_default(),
         catch_up: CatchUp {
-            missed: Missed::parse(missed).ok_or_else(|| unknown("missed ticks", missed))?,
+            missed: catches_up.unwrap_or(Missed::Last),
             most: most.unsigned_abs(),
             within: within.map(seconds),
         },

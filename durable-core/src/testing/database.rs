@@ -146,7 +146,7 @@ impl TestDatabase {
         let mut connection = acquire(&self.pool, ACT).await?;
         let moved = clock::advance_with_leases(&mut connection, &self.sql, millis(by)).await;
         moved.map_err(|e| Error::database(ACT, &e))?;
-        Moves::tell();
+        Moves::tell(Some(&self.name));
         Ok(())
     }
 

@@ -45,7 +45,7 @@ fn after(away: Duration) -> Option<Instant> {
 /// Act on schedules when they are due, for ever.
 pub(super) async fn keep_schedules(engine: &Arc<Engine>) {
     let mut told = engine.next_schedule.subscribe();
-    let mut moves = Moves::watch();
+    let mut moves = Moves::watch(engine.plan.factory.connect_options().get_database());
     let mut next: Option<Instant> = None;
     loop {
         let apart = Duration::from_millis(fastrand::u64(0..=APART_MS));
