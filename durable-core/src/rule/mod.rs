@@ -24,7 +24,7 @@ const GAPS: usize = 100;
 /// When a schedule ticks.
 #[derive(Clone, Debug)]
 pub(crate) enum Rule {
-    Cron(Cron),
+    Cron(Box<Cron>),
     /// Counted from the Unix epoch plus an offset, in seconds.
     Every {
         period_s: i64,
@@ -35,7 +35,7 @@ pub(crate) enum Rule {
 impl Rule {
     /// By an expression in a time zone; what is wrong with it, if something is.
     pub(crate) fn cron(expression: &str, time_zone: &str) -> Result<Self, String> {
-        Cron::parse(expression, time_zone).map(Rule::Cron)
+        Cron::parse(expression, time_zone).map(|cron| Rule::Cron(Box::new(cron)))
     }
 
     /// By an interval; what is wrong with it, if something is.
@@ -123,7 +123,8 @@ pub(crate) fn tick_of(id: &str) -> Option<DateTime<Utc>> {
 pub(crate) fn jitter_of(schedule: &str, tick: DateTime<Utc>, jitter: Duration) -> TimeDelta {
     let digest = Sha256::digest(tick_id(schedule, tick).as_bytes());
     let (first, _) = digest.split_first_chunk().expect("a digest of 32 bytes");
-    let millis = u128::from(u64::from_be_bytes(*first)) * jitter.as_millis() >> 64;
+    let share = u128::from(u64::from_be_bytes(*first)) * jitter.as_millis().min(u64::MAX.into());
+    let millis = share >> 64;
     TimeDelta::milliseconds(i64::try_from(millis).unwrap_or(i64::MAX))
 }
 
