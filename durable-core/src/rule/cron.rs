@@ -177,14 +177,14 @@ fn explained(expression: &str, problem: &str) -> String {
 fn unknown_zone(given: &str) -> String {
     let lower = given.to_lowercase();
     let city = |name: &str| name.rsplit('/').next().unwrap_or(name).to_owned();
-    let mut near: Vec<(usize, &str)> = TZ_VARIANTS
-        .iter()
-        .map(|zone| {
-            let name = zone.name().to_lowercase();
-            (distance(&name, &lower).min(distance(&city(&name), &city(&lower))), zone.name())
-        })
-        .filter(|(distance, _)| *distance <= NEAR.min(lower.len() / 2))
-        .collect();
+    let near_to = |name: &str| {
+        // A city alone is short, and many are near to each other.
+        let city = Some(distance(&city(name), &city(&lower))).filter(|apart| *apart <= 1);
+        let whole = Some(distance(name, &lower)).filter(|apart| *apart <= NEAR.min(lower.len() / 2));
+        city.into_iter().chain(whole).min()
+    };
+    let names = TZ_VARIANTS.iter().map(|zone| zone.name());
+    let mut near: Vec<(usize, &str)> = names.filter_map(|name| Some((near_to(&name.to_lowercase())?, name))).collect();
     near.sort_unstable();
     let nearest = near.first().map_or(0, |(distance, _)| *distance);
     let names = near.iter().take_while(|(distance, _)| *distance == nearest).take(SUGGESTIONS);

@@ -412,3 +412,26 @@ async fn a_jitter_starts_later_and_keeps_the_tick() -> Result<()> {
     assert_eq!(lab.sql(late).await?, "true");
     Ok(())
 }
+
+/// Whoever comes second finds that it was dealt with: nothing is counted twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_workers_that_come_back_at_once_one_counts_what_was_missed() -> Result<()> {
+    const SCHEDULES: u64 = 20;
+    let lab = Lab::new(|builder| builder).await?;
+    lab.move_to("2027-01-01T12:00:00Z").await?;
+    for n in 0..SCHEDULES {
+        let nightly = Schedule::new(format!("s-{n}"), report("all".into())).cron("0 0 3 * * *", "UTC");
+        lab.durable.set_schedule(nightly.catch_up(CatchUp::skip())).await?;
+    }
+    let others = (0..3).map(|_| lab.db.builder().register(report).schedule(nightly()).start());
+    let _others = futures::future::try_join_all(others).await?;
+    lab.db.run_until_idle().await?;
+    lab.db.advance(days(7)).await?;
+    lab.db.run_until_idle().await?;
+    assert_eq!(
+        lab.sql("select string_agg(distinct missed::text, ' ') from durable.schedule where name like 's-%'").await?,
+        "7"
+    );
+    assert_eq!(lab.ids().await?, ["nightly/2027-01-08T01:30:00Z"]);
+    Ok(())
+}
