@@ -80,7 +80,7 @@ impl Wake {
     /// A workflow has ended here, and how, if this is certain: told only after it was written. Without it those
     /// who wait look at the database. A blocked workflow has not ended.
     pub(crate) fn ended(&self, id: &Id, end: Option<Arc<End>>) {
-        self.a_tick_may_start();
+        self.a_tick_may_start(id);
         match end {
             Some(end) if end.status.is_final() => self.ends.tell(id, end),
             Some(_) => return,
@@ -141,9 +141,10 @@ impl Wake {
         self.schedules.notify_one();
     }
 
-    /// Something has ended for which a tick of a schedule may be waiting.
-    pub(crate) fn a_tick_may_start(&self) {
-        if self.ticks_wait.load(Ordering::Relaxed) {
+    /// This has ended, for which a tick of its schedule may be waiting.
+    pub(crate) fn a_tick_may_start(&self, id: &Id) {
+        // What a schedule starts is called `name/..`.
+        if self.ticks_wait.load(Ordering::Relaxed) && id.as_str().contains('/') {
             self.look_at_schedules();
         }
     }

@@ -257,7 +257,7 @@ impl Engine {
                 engine.plan.wake.now();
                 engine.plan.wake.tell_others(Word::Due(queue));
             }
-            engine.plan.wake.a_tick_may_start();
+            ids.iter().for_each(|id| engine.plan.wake.a_tick_may_start(id));
         });
     }
 

@@ -31,6 +31,9 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// So that of many workers that have the same time in mind one is first, and the others find it done.
 const APART_MS: u64 = 20;
 
+/// Between two looks that something gave cause for: while a tick waits, many workflows may end.
+const REST: Duration = Duration::from_millis(20);
+
 impl Engine {
     /// How long the next look at schedules is away, as the last look for dead workers saw it.
     pub(super) fn schedule_in(&self, schedule_in: Option<Duration>) {
@@ -46,7 +49,7 @@ fn after(away: Duration) -> Option<Instant> {
 pub(super) async fn keep_schedules(engine: &Arc<Engine>) {
     let mut told = engine.next_schedule.subscribe();
     let mut moves = Moves::watch(engine.plan.factory.connect_options().get_database());
-    let mut next: Option<Instant> = None;
+    let (mut next, mut looked_at): (Option<Instant>, _) = (None, Instant::now());
     loop {
         let apart = Duration::from_millis(fastrand::u64(0..=APART_MS));
         let is_time = next.map_or_else(far_future, |next| next + apart);
@@ -57,9 +60,10 @@ pub(super) async fn keep_schedules(engine: &Arc<Engine>) {
                 continue;
             }
             () = tokio::time::sleep_until(is_time.into()) => {}
-            () = engine.plan.wake.schedules() => {}
+            () = engine.plan.wake.schedules() => tokio::time::sleep_until((looked_at + REST).into()).await,
             () = moves.next(), if next.is_some() => {}
         }
+        looked_at = Instant::now();
         next = round(engine).await.unwrap_or_else(|error| {
             tracing::warn!(%error, "worker could not look at schedules");
             after(AGAIN_AFTER)
