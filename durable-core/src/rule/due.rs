@@ -37,6 +37,13 @@ pub(crate) struct Round {
     pub(crate) next: Option<(DateTime<Utc>, DateTime<Utc>)>,
 }
 
+impl Round {
+    /// For a schedule that is paused.
+    pub(crate) fn none(passed_until: DateTime<Utc>) -> Self {
+        Self { offered: Vec::new(), missed: 0, passed_until, next: None }
+    }
+}
+
 impl Seen<'_> {
     /// Decide.
     pub(crate) fn round(&self) -> Round {

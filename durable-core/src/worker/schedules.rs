@@ -13,7 +13,7 @@ use super::{Engine, cut};
 use crate::clock::Moves;
 use crate::ctx::attempt::far_future;
 use crate::error::Error;
-use crate::rule::due::Seen;
+use crate::rule::due::{Round, Seen};
 use crate::store::link::call;
 use crate::store::schedule::{self as store, Looked, Stands, Told};
 use crate::wake::Word;
@@ -98,7 +98,11 @@ async fn act(engine: &Arc<Engine>, seen: Stands) -> Option<Duration> {
         }
     };
     let Stands { ref name, jitter, catch_up, passed_until, now, .. } = seen;
-    let round = Seen { name, rule, jitter, catch_up, passed_until, now }.round();
+    let round = match seen.paused_at {
+        None => Seen { name, rule, jitter, catch_up, passed_until, now }.round(),
+        // Something else waits to be started.
+        Some(_) => Round::none(passed_until),
+    };
     let named = format!("act on schedule {name}");
     // Sent once: whatever became of a try without an answer, the next look sees it.
     let told = call!(engine.writes, &named, connection =>

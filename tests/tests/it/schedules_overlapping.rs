@@ -293,3 +293,23 @@ async fn a_backfill_waits_for_what_is_open_and_goes_one_by_one() -> Result<()> {
     lab.db.advance(days(1)).await?;
     Ok(())
 }
+
+/// A worker that looks at a paused schedule because of them leaves its ticks alone.
+#[tokio::test]
+async fn a_backfill_of_a_paused_schedule_starts_nothing_else() -> Result<()> {
+    let (lab, _) = lab(Overlap::QueueAll, 1).await?;
+    let schedule = lab.durable.schedule("h");
+    schedule.pause().await?;
+    lab.db.live_through(hours(3)).await?;
+    let range = "2026-12-31T20:00:00Z".parse()?.."2026-12-31T22:00:00Z".parse()?;
+    assert_eq!(schedule.backfill(range).await?, 2);
+    let past = |hour: u32| format!("h/2026-12-31T{hour}:00:00Z");
+    lab.let_go(&tick(9)).await?;
+    lab.let_go(&past(20)).await?;
+    lab.let_go(&past(21)).await?;
+    assert_eq!((lab.ids().await?, lab.counts().await?), (vec![past(20), past(21), tick(9)], (3, 0, 0)));
+    schedule.resume().await?;
+    lab.db.live_through(hours(1)).await?;
+    assert_eq!((lab.ids().await?[3..].to_vec(), lab.counts().await?), (vec![tick(13)], (4, 0, 0)));
+    Ok(())
+}
