@@ -5,7 +5,7 @@ use durable::{
     CatchUp, Ctx, ErrorKind, Overlap, Schedule, Status, StepCtx, Topic, days, hours, minutes, seconds, step, workflow,
 };
 use durable_tests::db::Db;
-use durable_tests::kit::Kit;
+use durable_tests::kit::{Kit, gated};
 use durable_tests::soon::Soon;
 use futures::future::join_all;
 
@@ -140,6 +140,37 @@ async fn cancel_running_undoes_the_one_before_and_then_starts() -> Result<()> {
     let order = "select bool_and(b.created_at >= a.finished_at)::text
                  from durable.workflow a, durable.workflow b where a.status = 'cancelled' and b.id > a.id";
     assert_eq!(lab.sql(order).await?, "true");
+    Ok(())
+}
+
+/// Held in a step.
+#[workflow]
+async fn busy(ctx: &Ctx) -> Result<String> {
+    Ok(ctx.run(gated("held".into())).await?)
+}
+
+#[tokio::test]
+async fn cancel_running_stops_the_one_before_and_then_starts() -> Result<()> {
+    let kit = Kit::default();
+    let lab = Lab::new(|builder| builder.register(busy).state(kit.clone())).await?;
+    lab.move_to("2027-01-01T08:30:00Z").await?;
+    let schedule = Schedule::new("h", busy()).cron("0 0 * * * *", "UTC").overlap(Overlap::CancelRunning);
+    lab.durable.set_schedule(schedule).await?;
+    lab.db.live_through(minutes(1)).await?;
+    for hour in 9..12 {
+        lab.db.advance(hours(1)).await?;
+        lab.until_started(&tick(hour)).await?;
+        kit.gate.reached().await;
+    }
+    // In the act itself, before any worker has heard of it: the next one waits for that.
+    let mut tx = lab.db.pool().begin().await?;
+    let act = "select what from durable.ask_schedule('h', 'trigger', null, '{h/x}', null)";
+    assert_eq!(sqlx::query_scalar::<_, String>(act).fetch_all(&mut *tx).await?, ["cancelled", "waits"]);
+    tx.rollback().await?;
+    kit.gate.open();
+    assert_eq!(lab.durable.workflow::<String>(tick(11)).soon().await?, "held");
+    let cancelled = "select count(*)::text from durable.workflow where status = 'cancelled' and stopping is null";
+    assert_eq!((lab.sql(cancelled).await?, lab.counts().await?), ("2".to_owned(), (3, 0, 0)));
     Ok(())
 }
 
