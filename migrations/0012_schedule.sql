@@ -31,6 +31,7 @@ create table durable.schedule (
     catch_up_within  interval,                               -- null: however long ago
     jitter           interval    not null,
     queue            text        collate "C" not null,
+    partition        text        collate "C",                -- of the queue, if that has limits
     priority         smallint    not null,
     deadline         interval,
     attributes       json        not null,                   -- name, value and sort of each
@@ -122,6 +123,12 @@ begin
             insert into durable.attribute (bucket, id, name, value, sort, by_body, created_at)
             select given.bucket, given.id, a ->> 'name', a -> 'value', a ->> 'sort', false, created
             from json_array_elements(s.attributes) a;
+            insert into durable.place (bucket, id, queue, partition, name, version, priority, is_new)
+            select given.bucket, given.id, s.queue, s.partition, s.workflow, s.version, s.priority, true
+            where s.partition is not null
+            -- of a workflow that had the id before
+            on conflict (bucket, id) do update
+                set queue = excluded.queue, partition = excluded.partition, is_held = false, due_at = null;
             insert into durable.deadline (bucket, id, at)
             select given.bucket, given.id, created + s.deadline where s.deadline is not null
             -- of a workflow that had the id before

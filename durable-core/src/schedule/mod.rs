@@ -39,6 +39,7 @@ pub struct Schedule {
     catch_up: CatchUp,
     jitter: Duration,
     queue: Option<String>,
+    partition: Option<String>,
     priority: i16,
     deadline: Option<Duration>,
     attributes: Vec<(String, AttributeValue)>,
@@ -58,6 +59,7 @@ impl Schedule {
             catch_up: CatchUp::default(),
             jitter: Duration::ZERO,
             queue: None,
+            partition: None,
             priority: 0,
             deadline: None,
             attributes: Vec::new(),
@@ -110,6 +112,12 @@ impl Schedule {
         self
     }
 
+    /// Put them into this partition of their queue; see [`Start::partition`](crate::Start::partition).
+    pub fn partition(mut self, partition: impl Into<String>) -> Self {
+        self.partition = Some(partition.into());
+        self
+    }
+
     /// Lower goes first within a queue. Default 0.
     pub fn priority(mut self, priority: i16) -> Self {
         self.priority = priority;
@@ -135,6 +143,9 @@ impl Schedule {
         check_text("workflow name", self.workflow)?;
         let queue = self.queue.as_deref().unwrap_or(queue);
         check_text("queue", queue)?;
+        if let Some(partition) = &self.partition {
+            check_text("partition", partition)?;
+        }
         let wrong = |problem: String| Error::new(ErrorKind::Usage, format!("could not set schedule {name}: {problem}"));
         let input = self.input.clone().map_err(|problem| wrong(format!("its input {problem}")))?;
         let attributes = stored(&self.attributes).map_err(wrong)?;
@@ -151,6 +162,7 @@ impl Schedule {
             version: self.version,
             input,
             queue: queue.to_owned(),
+            partition: self.partition.clone(),
             priority: self.priority,
             attributes,
             deadline: self.deadline.map(|deadline| deadline.min(WAIT_MAX)),

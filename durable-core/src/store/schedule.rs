@@ -26,6 +26,7 @@ pub(crate) struct NewSchedule {
     pub(crate) version: i32,
     pub(crate) input: String,
     pub(crate) queue: String,
+    pub(crate) partition: Option<String>,
     pub(crate) priority: i16,
     pub(crate) attributes: Option<Arc<[StoredAttribute]>>,
     pub(crate) deadline: Option<Duration>,
@@ -75,6 +76,7 @@ pub(crate) async fn set_schedule(
         .bind(i32::try_from(new.catch_up.most).unwrap_or(i32::MAX))
         .bind(new.catch_up.within.map(|within| millis(within) / 1_000))
         .bind(millis(new.jitter))
+        .bind(&new.partition)
         .execute(connection)
         .await?;
     Ok(())

@@ -129,18 +129,17 @@ async fn an_interval_counts_in_absolute_time() -> Result<()> {
 async fn what_is_set_comes_with_the_workflow() -> Result<()> {
     let lab = Lab::new(|builder| builder).await?;
     lab.move_to("2027-01-01T00:00:00Z").await?;
-    let schedule = nightly().queue("elsewhere").priority(-3).deadline(hours(2)).attribute("kind", "report");
-    lab.durable.set_schedule(schedule).await?;
+    let schedule = nightly().queue("elsewhere").partition("north").priority(-3).deadline(hours(2));
+    lab.durable.set_schedule(schedule.attribute("kind", "report")).await?;
     lab.db.advance(days(1)).await?;
-    lab.durable.workflow::<String>("nightly/2027-01-01T01:30:00Z");
-    let (id, told) = (
-        "nightly/2027-01-01T01:30:00Z",
-        "select concat_ws(' ', w.queue, w.priority, d.at - w.created_at, \
-         w.created_at = a.created_at, a.name, a.value, w.input) from durable.workflow w \
-         join durable.deadline d using (bucket, id) join durable.attribute a using (bucket, id)",
-    );
+    let id = "nightly/2027-01-01T01:30:00Z";
     lab.until_started(id).await?;
-    assert_eq!(lab.sql(told).await?, "elsewhere -3 02:00:00 t kind \"report\" \"all\"");
+    let told =
+        "select concat_ws(' ', w.queue, p.partition, w.priority, d.at - w.created_at, w.created_at = a.created_at,
+                                 a.name, a.value, w.input)
+                from durable.workflow w join durable.deadline d using (bucket, id)
+                join durable.attribute a using (bucket, id) join durable.place p using (bucket, id)";
+    assert_eq!(lab.sql(told).await?, "elsewhere north -3 02:00:00 t kind \"report\" \"all\"");
     let found = lab.durable.workflows().attribute("kind", "report").await?;
     assert_eq!(found.workflows.iter().map(|w| &*w.id).collect::<Vec<_>>(), [id]);
     Ok(())
