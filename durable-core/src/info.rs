@@ -40,6 +40,12 @@ pub struct WorkflowInfo {
     pub failure: Option<Failure>,
     /// The workflow whose history it began with, if it is a [`Fork`](crate::Fork).
     pub forked_from: Option<String>,
+    /// The workflow whose body has started it, if it is a child.
+    pub parent: Option<String>,
+    /// How often it has [continued as new](crate::Ctx::continue_as_new).
+    pub generation: i32,
+    /// When it fails if it has not ended by then. What has ended keeps the deadline that it met until that has passed.
+    pub deadline: Option<DateTime<Utc>>,
 }
 
 impl WorkflowInfo {
@@ -54,7 +60,7 @@ impl WorkflowInfo {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Operation {
-    /// `pause`, `resume`, `restart`, `cancel` or `fork`.
+    /// `pause`, `resume`, `restart`, `cancel`, `fork` or `deadline`.
     pub act: String,
     /// How the workflow stood before, where that was noted.
     pub stood: Option<Status>,
@@ -62,6 +68,10 @@ pub struct Operation {
     pub reason: Option<String>,
     /// What a resumption has taken out of the history, to be tried again.
     pub dropped: Vec<Dropped>,
+    /// From when a deadline was put, if there was one.
+    pub deadline_before: Option<DateTime<Utc>>,
+    /// To when a deadline was put; `None` of a `deadline` that was taken away.
+    pub deadline: Option<DateTime<Utc>>,
     /// The database's role that did it.
     pub done_by: String,
     /// When.

@@ -26,6 +26,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 9, name: "cut_off", text: include_str!("../../migrations/0009_cut_off.sql") },
     Migration { version: 10, name: "stream", text: include_str!("../../migrations/0010_stream.sql") },
     Migration { version: 11, name: "queue", text: include_str!("../../migrations/0011_queue.sql") },
+    Migration { version: 12, name: "deadline", text: include_str!("../../migrations/0012_deadline.sql") },
 ];
 
 const ACT: &str = "migrate the database";

@@ -15,6 +15,7 @@ mod continuing;
 mod continuing_and_ending;
 mod crash;
 mod cutting_off;
+mod deadlines;
 mod deleting;
 mod events;
 mod faults;

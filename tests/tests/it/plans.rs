@@ -86,6 +86,7 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("attributes", "bucket id"),
     ("cancel", "id text"),
     ("cancel_lost", "owner bucket id integer buckets ids"),
+    ("change_deadline", "id ms text owner"),
     ("claim", "owner queue names versions limit"),
     ("claim_with_limited", "owner queue names versions limit names"),
     (
@@ -325,8 +326,17 @@ const LISTS: &[&str] = &["list_newest", "list_newest_with", "list_oldest", "list
 const FOR_PEOPLE: &[&str] = &["note_code", "list_newest", "list_oldest", "counts"];
 
 /// Statements that run on connections which the application has set up.
-const ON_THE_APPLICATIONS: &[&str] =
-    &["start", "start_attributed", "fork", "cancel", "send", "set_attribute", "transact", "mark_stands"];
+const ON_THE_APPLICATIONS: &[&str] = &[
+    "start",
+    "start_attributed",
+    "fork",
+    "cancel",
+    "change_deadline",
+    "send",
+    "set_attribute",
+    "transact",
+    "mark_stands",
+];
 
 /// Plan every statement as a planner does, and say which read a hot table from end to end.
 async fn full_reads(connection: &mut PgConnection, planner: &Planner) -> Result<Vec<String>> {
