@@ -145,7 +145,9 @@ pub struct RecordedStep {
     pub lane: String,
     /// The number in the lane.
     pub seq: i32,
-    /// `step`, `transaction`, `sleep`, `receive`, `start` (of a child) or `child` (the end of one).
+    /// What it is. Of steps: `step`, `transaction`, `undo` (that an undo step was registered). Of waits: `sleep`, `receive`, `event`.
+    /// Of children: `start`, and `child` for the end of one. What it wrote for others: `publish`, `stream`. What was decided: `race`
+    /// (its output names the arm that won), `patch`.
     pub kind: String,
     /// The name of the step, the topic, or the workflow that a child runs; `next` where the body waited for any of several.
     pub name: String,
