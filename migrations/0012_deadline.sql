@@ -1,7 +1,8 @@
 -- Deadlines that come or change after the start: of a live workflow, by an operator or by whoever starts it from SQL.
 --
 -- In reading order: what is kept of a change, the rows that a change or an end concerns, the change itself, what a person or a
--- trigger calls, what a child that is being started reads, and two functions that are as they were but for what is said there.
+-- trigger calls, what a child that is being started reads, and what of older functions is different: `expire`, a cancellation
+-- that is sent twice, `forget_rest`.
 -- Like those in `0007_operate.sql` they run with the rights of whoever calls them, in the caller's transaction, and send no NOTIFY:
 -- workers find a deadline with their look for dead workers.
 
@@ -154,7 +155,11 @@ begin
         select w.bucket, w.id, w.status, d.at as had, w.id = change_deadline.workflow_id as is_it
         from (select unnest(buckets) as bucket, unnest(ids) as id) k
         join durable.workflow w on w.bucket = any (array[k.bucket]) and w.id = k.id
-        left join durable.deadline d on d.bucket = k.bucket and d.id = k.id
+        left join lateral (
+            -- offset 0 keeps this a look by the key
+            select d.at from durable.deadline d where d.bucket = k.bucket and d.id = k.id
+            offset 0
+        ) d on true
         where w.status in ('queued', 'running', 'suspended', 'blocked')
           and not exists (select from durable.ending e where e.bucket = k.bucket and e.id = k.id)
         order by w.bucket + 0, w.id
@@ -220,6 +225,55 @@ begin
             'kind', 'deadline', 'terminal', true,
             'messages', json_build_array('its deadline has passed'))) c;
     end if;
+end
+$$;
+
+-- `cancel` for the library: `call` makes a repeat after a lost reply cut nothing off once more. Without it, a workflow whose undo steps
+-- were under way, and which was blocked in the middle of them meanwhile, would end by the repeat as if somebody had asked for it
+-- twice. It also notes how each of them stood.
+-- Locks: as `cut_off`.
+create function durable.cancel_once(workflow_id text, reason text, call uuid)
+    returns table (id text, cut boolean, stopping uuid, undo_in text, parent text, parent_queue text)
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+    as $$
+#variable_conflict use_column
+declare
+    place constant smallint := durable.bucket(cancel_once.workflow_id);
+    family record;
+    stood jsonb;
+    c record;
+begin
+    select f.buckets, f.ids into family from durable.lock_family(cancel_once.workflow_id) f;
+    perform from durable.operation o
+    where o.bucket = place and o.workflow_id = cancel_once.workflow_id and o.call = cancel_once.call;
+    if found then
+        return query
+            select w.id, false, w.stopping, null::text, null::text, null::text
+            from (select unnest(family.buckets) as bucket, unnest(family.ids) as id) k
+            join durable.workflow w on w.bucket = any (array[k.bucket]) and w.id = k.id
+            where w.stopping is not null;
+        return;
+    end if;
+    select jsonb_object_agg(w.id, w.status) into stood
+    from (select unnest(family.buckets) as bucket, unnest(family.ids) as id) k
+    join durable.workflow w on w.bucket = any (array[k.bucket]) and w.id = k.id;
+    for c in select * from durable.cut_off(cancel_once.workflow_id, 'cancelled', json_build_object(
+        'kind', 'cancelled', 'terminal', true, 'messages',
+        case when cancel_once.reason is null then json_build_array() else json_build_array(cancel_once.reason) end))
+    loop
+        if c.cut then
+            perform durable.note(durable.bucket(c.id), c.id, 'cancel', stood ->> c.id, cancel_once.reason, null,
+                                 cancel_once.call);
+        end if;
+        id := c.id;
+        cut := c.cut;
+        stopping := c.stopping;
+        undo_in := c.undo_in;
+        parent := c.parent;
+        parent_queue := c.parent_queue;
+        return next;
+    end loop;
 end
 $$;
 

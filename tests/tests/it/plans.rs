@@ -84,7 +84,7 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("applied", ""),
     ("apply", "integer text"),
     ("attributes", "bucket id"),
-    ("cancel", "id text"),
+    ("cancel", "id text owner"),
     ("cancel_lost", "owner bucket id integer buckets ids"),
     ("change_deadline", "id ms text owner"),
     ("claim", "owner queue names versions limit"),
@@ -442,6 +442,9 @@ async fn no_function_scans_a_hot_table() -> Result<()> {
             run(&mut tx, format!("select durable.start('name', id => 'from-sql-{call}') as {again}")).await?;
             run(&mut tx, format!("select durable.send('from-sql-{call}', 'topic', '1', 'key') as {again}")).await?;
         }
+        for within in ["'1 hour'", "'2 hours'", "null"] {
+            run(&mut tx, format!("select durable.set_deadline('from-sql-{call}', {within})")).await?;
+        }
         for operation in ["pause", "resume", "cancel", "restart", "delete", "start"] {
             let why = if ["pause", "resume", "cancel", "restart"].contains(&operation) { ", 'why'" } else { "" };
             let name = if operation == "start" { "'name', id => " } else { "" };
@@ -449,6 +452,7 @@ async fn no_function_scans_a_hot_table() -> Result<()> {
         }
         // One with children, one that is a child, one of both.
         for id in ["w-9", "w-1901", &format!("from-sql-{call}")] {
+            run(&mut tx, format!("select durable.change_deadline('{id}', '{call} s'), durable.expire('{id}')")).await?;
             run(&mut tx, format!("select durable.cancel('{id}')")).await?;
         }
         let full_reads: i64 = sqlx::query_scalar(FULL_READS).fetch_one(&mut *tx).await?;
