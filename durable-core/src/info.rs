@@ -151,7 +151,7 @@ pub struct RecordedStep {
     pub kind: String,
     /// The name of the step, the topic, or the workflow that a child runs; `next` where the body waited for any of several.
     pub name: String,
-    /// The arguments, where they are at most 16 KiB; of a child's end, the child's id.
+    /// The arguments, where they are at most 16 KiB; of a child's end, the child's id; of a publication, its value.
     pub input: Option<String>,
     /// The output.
     pub output: Option<String>,

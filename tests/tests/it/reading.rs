@@ -82,6 +82,7 @@ async fn a_history_tells_all_that_a_workflow_did_and_decided_in_order() -> Resul
     assert_eq!(told, expected);
     assert_eq!(steps[0].input.as_deref(), Some("\"a\""));
     assert_eq!(steps[0].failed_attempts.len(), 1);
+    assert_eq!((steps[6].input.as_deref(), steps[7].input.as_deref()), (Some("\"w/5\""), Some("\"half\"")));
     assert!(steps[9].failure.as_ref().is_some_and(|failure| failure.message().contains("never")));
     // And the same in the order in which it was recorded.
     let mut by_time = handle.steps().await?;
