@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use crate::client::Client;
 use crate::error::{Error, ErrorKind};
@@ -103,7 +104,7 @@ async fn cancel_in(
     act: &str,
 ) -> Result<(), Error> {
     let named = |e: sqlx::Error| Error::database(act, &e);
-    let reached = store::cancel(tx, &client.sql, id, reason).await.map_err(named)?;
+    let reached = store::cancel(tx, &client.sql, id, reason, Uuid::new_v4()).await.map_err(named)?;
     if let Some(own) = reached.iter().find(|own| own.id == *id && own.now) {
         for queue in own.parent.iter().map(|(_, queue)| queue).chain(&own.undo_in) {
             client.due_soon(queue, None);
@@ -115,9 +116,9 @@ async fn cancel_in(
 }
 
 async fn cancel_alone(client: &Arc<Client>, id: &Id, reason: Option<&str>, act: &str) -> Result<(), Error> {
-    let mut backoff = Backoff::for_callers();
+    let (mut backoff, call) = (Backoff::for_callers(), Uuid::new_v4());
     let reached = loop {
-        match call!(client.links, act, connection => store::cancel(connection, &client.sql, id, reason)) {
+        match call!(client.links, act, connection => store::cancel(connection, &client.sql, id, reason, call)) {
             Ok(reached) => break reached,
             Err(error) if backoff.again(&error).await => {}
             Err(error) => return Err(error),

@@ -9,6 +9,7 @@ use sqlx::{Connection, PgConnection, PgPool};
 use tokio::sync::Semaphore;
 
 use crate::cancel::Cancel;
+use crate::deadline::SetDeadline;
 use crate::error::{Error, ErrorKind};
 use crate::fork::Fork;
 use crate::handle::Handle;
@@ -211,6 +212,26 @@ impl Durable {
     /// Cancel a workflow; see [`Cancel`].
     pub fn cancel(&self, id: impl Into<String>) -> Cancel<'_> {
         Cancel::new(&self.client, id.into())
+    }
+
+    /// Change the deadline of a workflow that has not ended: to so long from now by the database's clock (at most 100 years), or,
+    /// with `None`, to none; see [`SetDeadline`].
+    ///
+    /// What it then comes to is as with a [deadline of its start](crate::Start::deadline). The children that it has started, and
+    /// theirs, have the new one where theirs is the same as its own was, and otherwise keep a nearer one of their own;
+    /// detached ones are left alone. It may be queued, running, suspended or blocked; workers notice within an eighth of their
+    /// lease.
+    ///
+    /// ```no_run
+    /// use durable::{Durable, hours};
+    ///
+    /// # async fn example(durable: Durable) -> Result<(), durable::Error> {
+    /// durable.set_deadline("order-42", hours(48)).reason("the supplier is late").await?;
+    /// durable.set_deadline("order-43", None).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn set_deadline(&self, id: impl Into<String>, within: impl Into<Option<Duration>>) -> SetDeadline<'_> {
+        SetDeadline::new(&self.client, id.into(), within.into())
     }
 
     /// Let a workflow take no further step until it is [resumed](Durable::resume); see [`Operate`].

@@ -40,6 +40,12 @@ pub struct WorkflowInfo {
     pub failure: Option<Failure>,
     /// The workflow whose history it began with, if it is a [`Fork`](crate::Fork).
     pub forked_from: Option<String>,
+    /// The workflow whose body has started it, if it is a child.
+    pub parent: Option<String>,
+    /// How often it has [continued as new](crate::Ctx::continue_as_new).
+    pub generation: i32,
+    /// When it fails if it has not ended by then. What has ended keeps the deadline that it met until that has passed.
+    pub deadline: Option<DateTime<Utc>>,
 }
 
 impl WorkflowInfo {
@@ -54,7 +60,7 @@ impl WorkflowInfo {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Operation {
-    /// `pause`, `resume`, `restart`, `cancel` or `fork`.
+    /// `pause`, `resume`, `restart`, `cancel`, `fork` or `deadline`.
     pub act: String,
     /// How the workflow stood before, where that was noted.
     pub stood: Option<Status>,
@@ -62,6 +68,10 @@ pub struct Operation {
     pub reason: Option<String>,
     /// What a resumption has taken out of the history, to be tried again.
     pub dropped: Vec<Dropped>,
+    /// From when a deadline was put, if there was one.
+    pub deadline_before: Option<DateTime<Utc>>,
+    /// To when a deadline was put; `None` of a `deadline` that was taken away.
+    pub deadline: Option<DateTime<Utc>>,
     /// The database's role that did it.
     pub done_by: String,
     /// When.
@@ -135,11 +145,13 @@ pub struct RecordedStep {
     pub lane: String,
     /// The number in the lane.
     pub seq: i32,
-    /// `step`, `transaction`, `sleep`, `receive`, `start` (of a child) or `child` (the end of one).
+    /// What it is. Of steps: `step`, `transaction`, `undo` (that an undo step was registered). Of waits: `sleep`, `receive`, `event`.
+    /// Of children: `start`, and `child` for the end of one. What it wrote for others: `publish`, `stream`. What was decided: `race`
+    /// (its output names the arm that won), `patch`.
     pub kind: String,
     /// The name of the step, the topic, or the workflow that a child runs; `next` where the body waited for any of several.
     pub name: String,
-    /// The arguments, where they are at most 16 KiB; of a child's end, the child's id.
+    /// The arguments, where they are at most 16 KiB; of a child's end, the child's id; of a publication, its value.
     pub input: Option<String>,
     /// The output.
     pub output: Option<String>,

@@ -64,8 +64,8 @@
 //!    `outflow`: values on their way to streams
 //! 4. `step`, `mock`, `ctx`, `workflow`: what runs inside one attempt
 //! 5. `wake`, `hints`, `worker`: who is told what, here and elsewhere; claims, leases, execution
-//! 6. `client`, `start`, `starting`, `starter`, `message`, `cancel`, `operate`, `bulk`, `fork`, `handle`, `list`, `recorded`,
-//!    `published`, `streamed`, `queues`, `schedule`: the doors for callers
+//! 6. `client`, `start`, `starting`, `starter`, `message`, `cancel`, `operate`, `deadline`, `bulk`, `fork`, `handle`, `list`,
+//!    `recorded`, `published`, `streamed`, `queues`, `schedule`: the doors for callers
 //! 7. `testing`: the kit for tests: databases, a clock that is moved, every crash, mocks; and sabotage
 
 mod attribute;
@@ -75,6 +75,7 @@ mod client;
 mod clock;
 mod codec;
 mod ctx;
+mod deadline;
 mod decide;
 mod error;
 mod event;
@@ -135,6 +136,7 @@ pub use ctx::sleep::Sleep;
 pub use ctx::stream::{BodyStream, WriteStream};
 pub use ctx::undo::Undo;
 pub use ctx::{Ctx, Runnable};
+pub use deadline::SetDeadline;
 pub use error::{Error, ErrorKind};
 pub use event::Event;
 pub use failure::{Failure, FailureKind, StepError, retry_after, terminal};

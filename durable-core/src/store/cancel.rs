@@ -24,15 +24,16 @@ pub(crate) struct Cut {
     pub(crate) parent: Option<(Id, String)>,
 }
 
-/// Decide a cancellation. Answers what it has reached: those that are cut off now, and those that were before and that a
-/// worker has still to notice.
+/// Decide a cancellation; `call` is by what a repeat is known. Answers what it has reached: those that are cut off now, and those
+/// that were before and that a worker has still to notice.
 pub(crate) async fn cancel(
     connection: &mut PgConnection,
     sql: &Sql,
     id: &Id,
     reason: Option<&str>,
+    call: Uuid,
 ) -> Result<Vec<Cut>, sqlx::Error> {
-    let rows = query(&sql.cancel).bind(id.as_str()).bind(reason).fetch_all(connection).await?;
+    let rows = query(&sql.cancel).bind(id.as_str()).bind(reason).bind(call).fetch_all(connection).await?;
     rows.iter().map(cut).collect()
 }
 

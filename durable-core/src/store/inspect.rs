@@ -78,6 +78,9 @@ pub(super) fn info_of(row: &PgRow) -> Result<WorkflowInfo, sqlx::Error> {
         finished_at: row.try_get("finished_at")?,
         failure: failure_of(row)?,
         forked_from: row.try_get("forked_from")?,
+        parent: row.try_get("parent")?,
+        generation: row.try_get("generation")?,
+        deadline: row.try_get("deadline")?,
     })
 }
 

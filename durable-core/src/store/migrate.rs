@@ -27,6 +27,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 10, name: "stream", text: include_str!("../../migrations/0010_stream.sql") },
     Migration { version: 11, name: "queue", text: include_str!("../../migrations/0011_queue.sql") },
     Migration { version: 12, name: "schedule", text: include_str!("../../migrations/0012_schedule.sql") },
+    Migration { version: 13, name: "deadline", text: include_str!("../../migrations/0013_deadline.sql") },
 ];
 
 const ACT: &str = "migrate the database";

@@ -14,6 +14,7 @@ pub(crate) mod code;
 pub(crate) mod commit;
 #[cfg(feature = "testing")]
 pub(crate) mod databases;
+pub(crate) mod deadline;
 pub(crate) mod event;
 pub(crate) mod fork;
 pub(crate) mod generation;

@@ -50,7 +50,8 @@ async fn as_they_end(ctx: &Ctx, many: i64) -> Result<Vec<(String, i64)>> {
 
 async fn worker(db: &Db, kit: &Kit) -> Result<Durable> {
     let builder = db.builder().register(square).register(all_of).register(run_all).register(as_they_end);
-    Ok(builder.register(first_of).register(held_square).state(kit.clone()).start().await?)
+    let builder = builder.register(first_of).register(held_square).register(first_of_many).register(patient_square);
+    Ok(builder.state(kit.clone()).start().await?)
 }
 
 fn sum_of_squares(many: i64) -> i64 {
@@ -242,5 +243,74 @@ async fn the_first_of_several_is_given_while_the_others_go_on() -> Result<()> {
     assert_eq!(db.text("select status from durable.workflow where id = 'p/0'").await, "running");
     kit.gate.open();
     assert_eq!(parent.soon().await?, ("p/1".to_owned(), "p/0".to_owned()));
+    Ok(())
+}
+
+/// All but one of them wait for somebody.
+#[workflow]
+async fn patient_square(ctx: &Ctx, n: i64) -> Result<i64> {
+    if n != 700 {
+        ctx.receive(END).await?;
+    }
+    Ok(n * n)
+}
+
+/// The first of many, work, and then all the others as they end.
+#[workflow]
+async fn first_of_many(ctx: &Ctx, many: i64) -> Result<(String, i64)> {
+    let started = try_join_all((0..many).map(|n| ctx.start(patient_square(n)))).await?;
+    let mut children: Children<i64> = started.into_iter().collect();
+    let (first, square) = ctx.next(&mut children).await.expect("many were started");
+    let mut sum = square?;
+    ctx.run(work("after the first".into())).await?;
+    while let Some((_, square)) = ctx.next(&mut children).await {
+        sum += square?;
+    }
+    Ok((first.id().to_owned(), sum))
+}
+
+/// The parent and the others are rows meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_thousand_children_the_first_is_given_while_the_others_wait() -> Result<()> {
+    let (db, kit) = (Db::new().await, Kit::default());
+    let durable = worker(&db, &kit).await?;
+    let parent = durable.start(first_of_many(MANY)).id("p").await?;
+    db.until("select exists (select from durable.step where name = 'work')").await;
+    db.until_count("select count(*) from durable.workflow where status = 'suspended'", |count| count == MANY).await;
+    assert_eq!(db.count("select count(*) from durable.workflow where status = 'completed'").await, 1);
+    let go =
+        "select count(durable.send(id, 'end', 'null')) from durable.workflow where status = 'suspended' and id <> 'p'";
+    assert_eq!(db.count(go).await, MANY - 1);
+    assert_eq!(parent.soon().await?, ("p/700".to_owned(), sum_of_squares(MANY)));
+    Ok(())
+}
+
+#[workflow]
+async fn fails(ctx: &Ctx, n: i64) -> Result<i64> {
+    anyhow::bail!("{} fails with {n}", ctx.id())
+}
+
+#[workflow]
+async fn takes_failures(ctx: &Ctx, many: i64) -> Result<i64> {
+    let started = try_join_all((0..many).map(|n| ctx.start(fails(n)))).await?;
+    // All have ended by then.
+    ctx.run(gated("before".into())).await?;
+    let ended = futures::future::join_all(started.iter().map(|child| ctx.result(child))).await;
+    Ok(ended.into_iter().filter(Result::is_err).count() as i64)
+}
+
+/// A failure takes no more room in a look than it has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failures_of_children_come_together() -> Result<()> {
+    let (lab, kit) = (Lab::new().await, Kit::default());
+    let durable = lab.worker(lab.builder().register(fails).register(takes_failures).state(kit.clone())).await?;
+    let parent = durable.start(takes_failures(50)).id("p").await?;
+    kit.gate.reached().await;
+    lab.db.until("select count(*) = 50 from durable.workflow where status = 'failed'").await;
+    kit.gate.open();
+    assert_eq!(parent.soon().await?, 50);
+    let spent = lab.spent();
+    let looks = spent.iter().filter(|name| *name == "ended_children").count();
+    assert!(looks <= 2, "{looks} looks: {spent:?}");
     Ok(())
 }

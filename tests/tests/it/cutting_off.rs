@@ -234,6 +234,32 @@ async fn what_cannot_be_undone_is_blocked_until_it_is_cancelled_again() -> Resul
     Ok(())
 }
 
+/// A reply that was lost: to ask for the same again is not to ask for more.
+#[tokio::test]
+async fn a_cancellation_that_is_sent_twice_does_not_end_what_is_being_undone() -> Result<()> {
+    const CALL: &str = "select count(*) from durable.cancel_once('t', 'rain', '00000000-0000-0000-0000-000000000001')";
+    let (db, kit) = (Db::new().await, Kit::default());
+    let first = Island::start(everything(db.builder()).state(kit.clone())).await;
+    first.durable().start(trip()).id("t").await?;
+    db.until_status("t", "suspended").await;
+    first.sink().await;
+    assert_eq!(db.count(CALL).await, 1);
+    // Its undo steps cannot be run by this code.
+    let second = Island::start(db.builder().register(other_trip).state(kit.clone())).await;
+    db.until_status("t", "blocked").await;
+    second.sink().await;
+    assert_eq!(db.count(CALL).await, 0);
+    let handle = db.client().await.workflow::<String>("t");
+    assert_eq!(handle.status().await?, Status::Blocked);
+    let operations = handle.operations().await?;
+    let did: Vec<_> = operations.iter().map(|did| (&*did.act, did.stood, did.reason.as_deref())).collect();
+    assert_eq!(did, [("cancel", Some(Status::Suspended), Some("rain"))]);
+    let _third = worker(&db, &kit).await?;
+    assert_eq!(handle.soon().await.unwrap_err().to_string(), "workflow t was cancelled: rain");
+    assert_eq!(kit.log.entries()[2..], ["undo hotel", "undo flight"]);
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_reason_that_cannot_be_kept_is_refused_and_nothing_is_cancelled() -> Result<()> {
     let db = Db::new().await;

@@ -39,7 +39,7 @@ async fn tables(db: &Db) -> Result<String> {
         from (
             select table_name || '.' || column_name || ' ' || data_type || ' ' || is_nullable || ' '
                    || coalesce(column_default, '') as line
-            from information_schema.columns where table_schema = 'durable' and table_name not in ('fork', 'child', 'event', 'attribute', 'operation', 'generation', 'fingerprint', 'deadline', 'ending', 'stream', 'stream_value', 'queue', 'place', 'partition', 'schedule', 'tick')
+            from information_schema.columns where table_schema = 'durable' and table_name not in ('fork', 'child', 'event', 'attribute', 'operation', 'generation', 'fingerprint', 'deadline', 'deadline_change', 'ending', 'stream', 'stream_value', 'queue', 'place', 'partition', 'schedule', 'tick')
             union all
             select conrelid::regclass || ' ' || conname || ' ' || pg_get_constraintdef(oid)
             from pg_constraint where connamespace = 'durable'::regnamespace and conname not like all ('{fork%,child%,event%,attribute%,operation%,generation%,fingerprint%,deadline%,ending%,status_is_an_end,stream%,queue%,place%,partition%,limits_are_positive,rate%,schedule%,tick%,rule_is_one_of_two,overlap_is_known,catch_up_is_known}')
@@ -143,7 +143,7 @@ async fn the_search_path_does_not_matter() -> Result<()> {
 }
 
 /// The grants, as the documentation tells them.
-fn grants() -> &'static str {
+pub(super) fn grants() -> &'static str {
     let manual = include_str!("../../../durable-core/docs/from_sql.md");
     let (_, from) = manual.split_once("create role order_desk;").expect("the grants in the manual");
     from.split("```").next().expect("their end")

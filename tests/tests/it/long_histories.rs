@@ -113,6 +113,34 @@ async fn a_long_history_is_read_page_by_page_and_nothing_is_run_again() -> Resul
     Ok(())
 }
 
+/// Goes on whatever fails.
+#[workflow]
+async fn careless(ctx: &Ctx, steps: usize) -> Result<usize> {
+    let mut failed = 0;
+    for n in 0..steps {
+        failed += usize::from(ctx.run(count(n)).await.is_err());
+    }
+    Ok(failed)
+}
+
+/// What failed has no output, and takes no more room in a page than it has.
+#[tokio::test]
+async fn failures_are_read_as_many_at_a_time_as_everything_else() -> Result<()> {
+    const RECORDED: usize = PAGE / 2;
+    let lab = Lab::new().await;
+    let records = format!("select '', n, 'count', null::json from generate_series(0, {RECORDED} - 1) n");
+    remembered(&lab.db, "w", "careless", &(RECORDED + 1).to_string(), &records).await?;
+    let failed =
+        "update durable.step set failure = json_build_object('kind', 'error', 'messages', json_build_array('no'))";
+    sqlx::raw_sql(failed).execute(&lab.db.pool).await?;
+    let durable = lab.builder().register(careless).start().await?;
+
+    assert_eq!(durable.workflow::<usize>("w").result().await?, RECORDED);
+    assert_eq!((lab.runs.count(), lab.sent("history")), (1, 1));
+    assert_eq!(durable.workflow::<()>("w").history().limit(1_000).await?.steps.len(), RECORDED + 1);
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_wide_fan_out_is_recovered_in_few_statements() -> Result<()> {
     const LANES: usize = 10_000;

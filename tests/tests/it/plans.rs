@@ -94,8 +94,9 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("apply", "integer text"),
     ("ask_schedule", "id text bigint ids times"),
     ("attributes", "bucket id"),
-    ("cancel", "id text"),
+    ("cancel", "id text owner"),
     ("cancel_lost", "owner bucket id integer buckets ids"),
+    ("change_deadline", "id ms text owner"),
     ("claim", "owner queue names versions limit"),
     ("claim_with_limited", "owner queue names versions limit names"),
     (
@@ -343,7 +344,7 @@ const FOR_PEOPLE: &[&str] = &["note_code", "list_newest", "list_oldest", "counts
 /// Statements that run on connections which the application has set up.
 #[rustfmt::skip]
 const ON_THE_APPLICATIONS: &[&str] =
-    &["start", "start_attributed", "fork", "cancel", "send", "set_attribute", "set_schedule", "ask_schedule", "operate_schedule",
+    &["start", "start_attributed", "fork", "cancel", "change_deadline", "send", "set_attribute", "set_schedule", "ask_schedule", "operate_schedule",
       "transact", "mark_stands"];
 
 /// Plan every statement as a planner does, and say which read a hot table from end to end.
@@ -451,6 +452,9 @@ async fn no_function_scans_a_hot_table() -> Result<()> {
             run(&mut tx, format!("select durable.start('name', id => 'from-sql-{call}') as {again}")).await?;
             run(&mut tx, format!("select durable.send('from-sql-{call}', 'topic', '1', 'key') as {again}")).await?;
         }
+        for within in ["'1 hour'", "'2 hours'", "null"] {
+            run(&mut tx, format!("select durable.set_deadline('from-sql-{call}', {within})")).await?;
+        }
         for operation in ["pause", "resume", "cancel", "restart", "delete", "start"] {
             let why = if ["pause", "resume", "cancel", "restart"].contains(&operation) { ", 'why'" } else { "" };
             let name = if operation == "start" { "'name', id => " } else { "" };
@@ -458,6 +462,7 @@ async fn no_function_scans_a_hot_table() -> Result<()> {
         }
         // One with children, one that is a child, one of both.
         for id in ["w-9", "w-1901", &format!("from-sql-{call}")] {
+            run(&mut tx, format!("select durable.change_deadline('{id}', '{call} s'), durable.expire('{id}')")).await?;
             run(&mut tx, format!("select durable.cancel('{id}')")).await?;
         }
         let passed = format!("(select passed_until from durable.schedule where name = 'name-{call}')");

@@ -22,7 +22,7 @@ found as (
     select a.waiting_n, a.n, w.status, w.output, w.failure, c.mine is true as mine,
            coalesce(w.status in ('completed', 'failed', 'cancelled'), false) as has_ended,
            128 + coalesce(pg_column_size(w.failure), 0)
-               + coalesce(least(pg_column_size(w.output), 100000000), 0)
+               + least(coalesce(pg_column_size(w.output), 0), 100000000)
                  * case when pg_column_compression(w.output) is null then 1 else 8 end as size
     from (
         select unnest($5::integer[]) as waiting_n, unnest($6::smallint[]) as bucket, unnest($7::text[]) as id,

@@ -16,7 +16,7 @@ cross join lateral (
             -- fetched to find them. They are integers, because a sum of bigint is numeric, and slow.
             select s.lane, s.seq, s.kind, s.name, s.output, s.failure, s.ended_at,
                    128 + coalesce(pg_column_size(s.failure), 0)
-                       + coalesce(least(pg_column_size(s.output), 100000000), 0)
+                       + least(coalesce(pg_column_size(s.output), 0), 100000000)
                          * case when pg_column_compression(s.output) is null then 1 else 8 end as size
             from durable.step s
             where s.bucket = g.bucket and s.workflow_id = g.id and (s.lane, s.seq) >= (g.lane, g.seq)

@@ -2,6 +2,7 @@
 -- claim that is given with it; and record the start as the outcome of a position of the parent. All of it or, where an id or
 -- a position is taken, nothing: it fails then, and `start_children_apart` finds out.
 -- What is not given (queue, priority) a child has from its parent; its deadline is the nearer one of both, unless it is detached.
+-- A deadline is read once the parent is locked, because whoever changed it may have held that lock: a function sees that.
 -- The parent's row is locked, so that a cancellation either finds the child or keeps it from being started.
 -- The answer has a row for each child whose parent is held: its number, the parent's count of wakes, and the time.
 -- Locks: the parents' rows, then the new rows, both in key order, in which they are given.
@@ -20,7 +21,8 @@ with parents as materialized (
 ),
 given as materialized (
     select g.*, p.wakes, coalesce(g.own_queue, p.queue) as queue, coalesce(g.own_priority, p.priority) as priority,
-           least(case when not g.detached then p.deadline end,
+           least(case when not g.detached and p.deadline is not null
+                          then durable.deadline_of(g.parent_bucket, g.parent) end,
                  durable.now() + g.deadline_ms * interval '1 millisecond') as deadline
     from (
         select unnest($5::integer[]) as parent_n, unnest($6::smallint[]) as parent_bucket, unnest($7::text[]) as parent,

@@ -69,7 +69,8 @@ bounded as (
     select t.bucket, t.id, t.deadline
     from (
         select b.bucket, b.id,
-               least(case when not a.detached then p.deadline end,
+               least(case when not a.detached and p.deadline is not null
+                              then durable.deadline_of(a.parent_bucket, a.parent) end,
                      durable.now() + a.deadline_ms * interval '1 millisecond') as deadline
         from born b
         join asked a on a.bucket = b.bucket and a.id = b.id

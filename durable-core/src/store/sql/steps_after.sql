@@ -14,7 +14,7 @@ from (
             -- them, and as integers they cannot overflow in a page of rows.
             select s.*, 128 + coalesce(pg_column_size(s.input), 0) + coalesce(pg_column_size(s.failure), 0)
                        + coalesce(pg_column_size(s.attempts), 0)
-                       + coalesce(least(pg_column_size(s.output), 100000000), 0)
+                       + least(coalesce(pg_column_size(s.output), 0), 100000000)
                          * case when pg_column_compression(s.output) is null then 1 else 8 end as size
             from durable.step s
             where s.bucket = $1 and s.workflow_id = $2 and (s.lane, s.seq) > ($3, $4)
