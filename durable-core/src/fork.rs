@@ -23,7 +23,8 @@ use crate::workflow::{Call, Workflow};
 ///
 /// What is recorded before the position is taken over as it stands, and is not done again; from there on the new
 /// workflow goes its own way, with idempotency keys of its own. Draws and times of the body come out as they did up to
-/// the position. It has the attributes that the source has. Messages that the source has not received are not taken over. The source is left as it is, whatever its
+/// the position. It has the attributes that the source has, and no deadline until it is
+/// [given one](crate::Durable::set_deadline). Messages that the source has not received are not taken over. The source is left as it is, whatever its
 /// status; of one that runs, what is recorded by now is taken.
 ///
 /// # Durability

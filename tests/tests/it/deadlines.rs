@@ -188,6 +188,19 @@ async fn children_go_along_with_the_deadline_of_their_parent() -> Result<()> {
     Ok(())
 }
 
+/// What it was forked from had its own time.
+#[tokio::test]
+async fn a_fork_has_no_deadline_until_it_is_given_one() -> Result<()> {
+    let (_server, db, durable) = moved().await?;
+    durable.start(waits()).id("w").deadline(hours(1)).await?;
+    db.run_until_idle().await?;
+    let fork = durable.fork::<String>("w", 0).id("again").await?;
+    assert_eq!(fork.info().await?.deadline, None);
+    let at = durable.set_deadline("again", hours(2)).await?;
+    assert_eq!(fork.info().await?.deadline, at);
+    Ok(())
+}
+
 /// P10: a worker notices it like one of the start.
 #[tokio::test]
 async fn a_running_workflow_is_stopped_when_its_deadline_is_moved_near() -> Result<()> {
