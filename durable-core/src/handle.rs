@@ -164,8 +164,9 @@ impl<T> Handle<T> {
         }
     }
 
-    /// What operators did to it, in order: paused, resumed, restarted, cancelled or forked it; when, why, and what of its
-    /// history was tried again for that. Beside the [`history`](Handle::history) it tells all that ever was decided about it. The
+    /// What was done to it, in order: by operators, who have paused, resumed, restarted, cancelled or forked it, or changed its
+    /// deadline; when, why, and what of its history was tried again for that; and by other workers, who took it over from one that
+    /// was lost. Beside the [`history`](Handle::history) it tells all that ever was decided about it. The
     /// latest 1,000 of it; empty for a workflow that does not exist.
     ///
     /// # Errors

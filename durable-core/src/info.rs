@@ -60,7 +60,8 @@ impl WorkflowInfo {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Operation {
-    /// `pause`, `resume`, `restart`, `cancel`, `fork` or `deadline`.
+    /// `pause`, `resume`, `restart`, `cancel`, `fork` or `deadline`; or `recover`: the worker that ran it was lost, and another one
+    /// goes on with it.
     pub act: String,
     /// How the workflow stood before, where that was noted.
     pub stood: Option<Status>,

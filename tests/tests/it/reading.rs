@@ -3,7 +3,8 @@
 use anyhow::{Result, ensure};
 use durable::{Ctx, Event, Status, StepCtx, Stream, Topic, days, step, workflow};
 use durable_tests::db::Db;
-use durable_tests::kit::{Kit, work};
+use durable_tests::island::Island;
+use durable_tests::kit::{Kit, gated, work};
 use durable_tests::soon::Soon;
 
 const GO: Topic<i64> = Topic::new("go");
@@ -101,5 +102,36 @@ async fn a_history_tells_all_that_a_workflow_did_and_decided_in_order() -> Resul
     assert!(operations.iter().all(|did| !did.done_by.is_empty()));
     assert_eq!(handle.attributes().await?.len(), 1);
     handle.input::<()>().await?;
+    Ok(())
+}
+
+#[workflow]
+async fn held(ctx: &Ctx) -> Result<String> {
+    Ok(ctx.run(gated("held".into())).await?)
+}
+
+/// Which workers a workflow has lost stands between what operators did.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_workflow_tells_which_workers_it_has_lost() -> Result<()> {
+    let (db, kit) = (Db::new().await, Kit::default());
+    let builder = || db.builder().lease(std::time::Duration::from_secs(1)).register(held).state(kit.clone());
+    let first = Island::start(builder()).await;
+    first.durable().start(held()).id("h").await?;
+    kit.gate.reached().await;
+    let owner = db.text("select owner::text from durable.workflow").await;
+    first.durable().set_deadline("h", days(1)).await?;
+    first.sink().await;
+    let second = builder().start().await?;
+    kit.gate.reached().await;
+    second.set_deadline("h", days(2)).await?;
+    kit.gate.open();
+    let handle = second.workflow::<String>("h");
+    handle.soon().await?;
+    let operations = handle.operations().await?;
+    let did: Vec<_> = operations.iter().map(|did| (&*did.act, did.stood)).collect();
+    let running = Some(Status::Running);
+    assert_eq!(did, [("deadline", running), ("recover", running), ("deadline", running)]);
+    let lost = operations[1].reason.as_deref().unwrap_or_default();
+    assert!(lost.starts_with(&format!("worker {owner} was lost (process {} on ", std::process::id())), "{lost}");
     Ok(())
 }
