@@ -27,23 +27,3 @@ create table durable.stream_value (
     attempt      integer,
     primary key (bucket, workflow_id, key, n)
 );
-
--- As it was, and the streams.
-create or replace function durable.forget_rest(place smallint, of text) returns void
-    language plpgsql
-    as $$
-    begin
-        delete from durable.message m where m.bucket = place and m.workflow_id = of;
-        delete from durable.attribute a where a.bucket = place and a.id = of;
-        delete from durable.operation o where o.bucket = place and o.workflow_id = of;
-        delete from durable.deadline d where d.bucket = place and d.id = of;
-        -- Whoever waits for what it has not published waits on: the next one with this id may publish it.
-        delete from durable.event e where e.bucket = place and e.workflow_id = of and e.waiters = '{}';
-        update durable.event e set n = 0, value = null, published_at = null
-        where e.bucket = place and e.workflow_id = of;
-        delete from durable.stream s where s.bucket = place and s.workflow_id = of;
-        delete from durable.stream_value v where v.bucket = place and v.workflow_id = of;
-        delete from durable.child c where c.bucket = place and c.id = of;
-        delete from durable.child c where c.parent_bucket = place and c.parent = of;
-    end
-    $$;

@@ -277,7 +277,7 @@ begin
 end
 $$;
 
--- As it was, and what is kept of changed deadlines.
+-- As it was, and streams, places in queues, and what is kept of changed deadlines.
 create or replace function durable.forget_rest(place smallint, of text) returns void
     language plpgsql
     as $$

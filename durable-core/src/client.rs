@@ -27,7 +27,7 @@ use crate::start::{Start, StartMany};
 use crate::starter::Starter;
 use crate::step::States;
 use crate::store::attribute::Statements;
-use crate::store::link::{Backoff, Commits, Links, call, factory};
+use crate::store::link::{Commits, Links, call_patiently, factory};
 use crate::store::operate::Act;
 use crate::store::sql::Sql;
 use crate::store::{list, migrate as schema};
@@ -185,17 +185,11 @@ impl Durable {
     /// Database kinds.
     pub async fn counts(&self) -> Result<Counts, Error> {
         let client = &self.client;
-        let mut backoff = Backoff::for_callers();
-        loop {
-            match call!(client.links, "count workflows", connection => list::counts(connection, &client.sql)) {
-                Err(error) if backoff.again(&error).await => {}
-                answer => break answer,
-            }
-        }
+        call_patiently!(client.links, "count workflows", connection => list::counts(connection, &client.sql))
     }
 
     /// Start a new workflow from the history of another one, up to a position of its body: to go on from where something
-    /// went wrong, with the code mended or a value replaced. See [`Fork`].
+    /// went wrong, with the code mended or a value replaced. See [`Fork`], and `examples/fork.rs`.
     ///
     /// ```no_run
     /// # use durable::Durable;

@@ -16,7 +16,7 @@ use crate::id::Id;
 use crate::operate::check_reason;
 use crate::options::millis;
 use crate::store::deadline::{self as store, Changed};
-use crate::store::link::{Backoff, call};
+use crate::store::link::call_patiently;
 
 /// A deadline about to be changed. Made by [`Durable::set_deadline`](crate::Durable::set_deadline); awaiting it does it, and tells
 /// when the deadline is: `None` if it was taken away.
@@ -69,17 +69,8 @@ impl<'a> SetDeadline<'a> {
             Some(tx) => store::change_deadline(tx, &client.sql, &id, within_ms, reason, call)
                 .await
                 .map_err(|e| Error::database(&named, &e))?,
-            None => {
-                let mut backoff = Backoff::for_callers();
-                loop {
-                    match call!(client.links, &named, connection =>
-                        store::change_deadline(connection, &client.sql, &id, within_ms, reason, call))
-                    {
-                        Err(error) if backoff.again(&error).await => {}
-                        answer => break answer?,
-                    }
-                }
-            }
+            None => call_patiently!(client.links, &named, connection =>
+                        store::change_deadline(connection, &client.sql, &id, within_ms, reason, call))?,
         };
         match changed {
             Changed::Now(at) => Ok(at),

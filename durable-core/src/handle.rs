@@ -22,7 +22,7 @@ use crate::recorded::ReadHistory;
 use crate::status::Status;
 use crate::store::attribute::attributes;
 use crate::store::inspect as store;
-use crate::store::link::{Backoff, call};
+use crate::store::link::call_patiently;
 use crate::store::operate::operations;
 use crate::store::start::Started;
 use crate::stream::Stream;
@@ -135,13 +135,8 @@ impl<T> Handle<T> {
     pub async fn input<I: DeserializeOwned>(&self) -> Result<I, Error> {
         let id = Id::new(self.id.as_str())?;
         let act = format!("read the input of workflow {id}");
-        let mut backoff = Backoff::for_callers();
-        let found = loop {
-            match call!(self.client.links, &act, connection => store::input(connection, &self.client.sql, &id)) {
-                Err(error) if backoff.again(&error).await => {}
-                answer => break answer?,
-            }
-        };
+        let found =
+            call_patiently!(self.client.links, &act, connection => store::input(connection, &self.client.sql, &id))?;
         let input = found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no workflow {id}")))?;
         codec::decode(&input)
             .map_err(|problem| Error::new(ErrorKind::Decode, format!("the input of workflow {id} {problem}")))
@@ -155,13 +150,7 @@ impl<T> Handle<T> {
     pub async fn attributes(&self) -> Result<Vec<Attribute>, Error> {
         let id = Id::new(self.id.as_str())?;
         let act = format!("read the attributes of workflow {id}");
-        let mut backoff = Backoff::for_callers();
-        loop {
-            match call!(self.client.links, &act, connection => attributes(connection, &self.client.sql, &id)) {
-                Err(error) if backoff.again(&error).await => {}
-                answer => break answer,
-            }
-        }
+        call_patiently!(self.client.links, &act, connection => attributes(connection, &self.client.sql, &id))
     }
 
     /// What was done to it, in order: by operators, who have paused, resumed, restarted, cancelled or forked it, or changed its
@@ -175,15 +164,8 @@ impl<T> Handle<T> {
     pub async fn operations(&self) -> Result<Vec<Operation>, Error> {
         let id = Id::new(self.id.as_str())?;
         let act = format!("read what was done to workflow {id}");
-        let mut backoff = Backoff::for_callers();
-        loop {
-            match call!(self.client.links, &act, connection =>
+        call_patiently!(self.client.links, &act, connection =>
                 operations(connection, &self.client.sql, &id, OPERATIONS_MAX))
-            {
-                Err(error) if backoff.again(&error).await => {}
-                answer => break answer,
-            }
-        }
     }
 
     /// Its history, in the order in which it was recorded, all of it at once. Where that may be much, read
@@ -194,13 +176,7 @@ impl<T> Handle<T> {
     /// Database kinds. A workflow that does not exist has an empty history.
     pub async fn steps(&self) -> Result<Vec<RecordedStep>, Error> {
         let act = format!("read the history of workflow {}", self.id);
-        let mut backoff = Backoff::for_callers();
-        loop {
-            match call!(self.client.links, &act, connection => store::steps(connection, &self.client.sql, &self.id)) {
-                Err(error) if backoff.again(&error).await => {}
-                answer => break answer,
-            }
-        }
+        call_patiently!(self.client.links, &act, connection => store::steps(connection, &self.client.sql, &self.id))
     }
 
     /// Its history page by page: inputs, outputs, failures, and the attempts that failed. See [`ReadHistory`].
@@ -261,13 +237,8 @@ impl<T> Handle<T> {
     async fn inspect(&self) -> Result<(WorkflowInfo, Option<String>), Error> {
         let id = Id::new(self.id.as_str())?;
         let act = format!("look at workflow {id}");
-        let mut backoff = Backoff::for_callers();
-        let found = loop {
-            match call!(self.client.links, &act, connection => store::inspect(connection, &self.client.sql, &id)) {
-                Err(error) if backoff.again(&error).await => {}
-                answer => break answer?,
-            }
-        };
+        let found =
+            call_patiently!(self.client.links, &act, connection => store::inspect(connection, &self.client.sql, &id))?;
         found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no workflow {id}")))
     }
 }

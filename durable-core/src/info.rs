@@ -45,7 +45,7 @@ pub struct WorkflowInfo {
     /// How often it has [continued as new](crate::Ctx::continue_as_new).
     pub generation: i32,
     /// When it fails if it has not ended by then. What has ended keeps the deadline that it met until that has passed.
-    pub deadline: Option<DateTime<Utc>>,
+    pub deadline_at: Option<DateTime<Utc>>,
 }
 
 impl WorkflowInfo {
@@ -70,9 +70,9 @@ pub struct Operation {
     /// What a resumption has taken out of the history, to be tried again.
     pub dropped: Vec<Dropped>,
     /// From when a deadline was put, if there was one.
-    pub deadline_before: Option<DateTime<Utc>>,
+    pub deadline_was_at: Option<DateTime<Utc>>,
     /// To when a deadline was put; `None` of a `deadline` that was taken away.
-    pub deadline: Option<DateTime<Utc>>,
+    pub deadline_at: Option<DateTime<Utc>>,
     /// The database's role that did it.
     pub done_by: String,
     /// When.

@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind};
 use crate::id::{Id, check_text};
 use crate::info::{WorkflowInfo, WorkflowPage};
 use crate::status::Status;
-use crate::store::link::{Backoff, call};
+use crate::store::link::call_patiently;
 use crate::store::list::{self as store, Order, Wanted};
 use crate::store::operate::Act;
 
@@ -207,15 +207,8 @@ impl<'a> ListWorkflows<'a> {
 
     pub(crate) async fn read(self) -> Result<WorkflowPage, Error> {
         let wanted = self.wanted()?;
-        let mut backoff = Backoff::for_callers();
-        let found = loop {
-            match call!(self.client.links, "list workflows", connection =>
-                store::list(connection, &self.client.sql, &wanted))
-            {
-                Err(error) if backoff.again(&error).await => {}
-                answer => break answer?,
-            }
-        };
+        let found = call_patiently!(self.client.links, "list workflows", connection =>
+                store::list(connection, &self.client.sql, &wanted))?;
         Ok(page(found, self.order, self.page_limit() as usize))
     }
 

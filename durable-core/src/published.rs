@@ -14,7 +14,7 @@ use crate::event::Event;
 use crate::group::{Group, Item, Writer};
 use crate::id::{Id, check_text};
 use crate::store::event::{EventStands, events};
-use crate::store::link::{Backoff, Links, call};
+use crate::store::link::{Links, call_patiently};
 
 /// Pauses between the looks of who waits: shorter at first.
 const LOOK_EVERY_MIN: Duration = Duration::from_millis(5);
@@ -46,13 +46,7 @@ struct Statement(Arc<Links>);
 impl Writer<Asked> for Statement {
     async fn write(&self, items: &[Asked]) -> Result<Option<Vec<EventStands>>, Error> {
         let asked: Vec<(Id, &'static str)> = items.iter().map(|asked| (asked.of.clone(), asked.key)).collect();
-        let mut backoff = Backoff::for_callers();
-        loop {
-            match call!(self.0, "read events", connection => events(connection, &self.0.sql, &asked)) {
-                Err(error) if backoff.again(&error).await => {}
-                answer => break answer.map(Some),
-            }
-        }
+        call_patiently!(self.0, "read events", connection => events(connection, &self.0.sql, &asked)).map(Some)
     }
 }
 

@@ -25,6 +25,8 @@ const PERIOD_MAX: Duration = Duration::from_secs(366 * 86_400);
 /// by [`Start::queue`](crate::Start::queue), and into a partition of it, a customer's for instance, by
 /// [`Start::partition`](crate::Start::partition).
 ///
+/// `examples/queue.rs` shows it on agents that share a model.
+///
 /// # What runs next
 ///
 /// Each partition in which somebody waits gets an equal share in turn, so that a hundred thousand of one do not keep another one's

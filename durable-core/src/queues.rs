@@ -4,7 +4,7 @@ use crate::client::Durable;
 use crate::error::{Error, ErrorKind};
 use crate::id::check_text;
 use crate::queue::{Queue, QueueInfo};
-use crate::store::link::{Backoff, call};
+use crate::store::link::{Backoff, call, call_patiently};
 use crate::store::queue as store;
 use crate::wake::Word;
 
@@ -29,14 +29,7 @@ impl Durable {
         let client = &self.client;
         let act = format!("set the limits of queue {:?}", queue.name);
         let queues = [queue];
-        let mut backoff = Backoff::for_callers();
-        loop {
-            match call!(client.links, &act, connection => store::declare_queues(connection, &client.sql, &queues, true))
-            {
-                Err(error) if backoff.again(&error).await => {}
-                answer => break answer?,
-            }
-        }
+        call_patiently!(client.links, &act, connection => store::declare_queues(connection, &client.sql, &queues, true))?;
         self.look_at(&queues[0].name);
         Ok(())
     }
@@ -98,28 +91,15 @@ impl Durable {
     /// Database kinds.
     pub async fn queues(&self) -> Result<Vec<QueueInfo>, Error> {
         let client = &self.client;
-        let mut backoff = Backoff::for_callers();
-        loop {
-            match call!(client.links, "look at the queues", connection =>
+        call_patiently!(client.links, "look at the queues", connection =>
                 store::queues(connection, &client.sql, QUEUES_MAX))
-            {
-                Err(error) if backoff.again(&error).await => {}
-                answer => break answer,
-            }
-        }
     }
 
     async fn set_paused(&self, name: &str, paused: bool) -> Result<(), Error> {
         check_text("queue", name)?;
         let client = &self.client;
         let act = format!("{} queue {name:?}", if paused { "pause" } else { "resume" });
-        let mut backoff = Backoff::for_callers();
-        let found = loop {
-            match call!(client.links, &act, connection => store::pause_queue(connection, &client.sql, name, paused)) {
-                Err(error) if backoff.again(&error).await => {}
-                answer => break answer?,
-            }
-        };
+        let found = call_patiently!(client.links, &act, connection => store::pause_queue(connection, &client.sql, name, paused))?;
         if found {
             return Ok(());
         }

@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind};
 use crate::id::{Id, Position};
 use crate::info::{HistoryPage, RecordedStep};
 use crate::store::inspect as store;
-use crate::store::link::{Backoff, call};
+use crate::store::link::call_patiently;
 
 /// Records in a page, where nobody says otherwise, and at most.
 const PAGE: u32 = 100;
@@ -61,15 +61,8 @@ impl<'a> ReadHistory<'a> {
         let after = self.after.as_deref().map_or_else(|| Ok(Position::first()), place)?;
         let act = format!("read the history of workflow {}", self.id);
         let (client, limit) = (self.client, i64::from(self.limit));
-        let mut backoff = Backoff::for_callers();
-        let (steps, more) = loop {
-            match call!(client.links, &act, connection =>
-                store::steps_after(connection, &client.sql, self.id, &after, limit, PAGE_BYTES))
-            {
-                Err(error) if backoff.again(&error).await => {}
-                answer => break answer?,
-            }
-        };
+        let (steps, more) = call_patiently!(client.links, &act, connection =>
+                store::steps_after(connection, &client.sql, self.id, &after, limit, PAGE_BYTES))?;
         let next = steps.last().filter(|_| more).map(end);
         Ok(HistoryPage { steps, next })
     }

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::group::{Group, Item, Writer};
 use crate::id::OwnerId;
 use crate::start::IfExists;
-use crate::store::link::{Backoff, Links, call};
+use crate::store::link::{Links, call_patiently};
 use crate::store::start::{self as store, NewWorkflow, StartGroup, Started};
 
 /// What became of each, in order; `None` for one to be asked for again.
@@ -127,42 +127,22 @@ impl Statement {
     }
 
     async fn start_all(&self, (owner, given): All<'_>, act: &str) -> Result<Option<Answers>, Error> {
-        let mut backoff = Backoff::for_callers();
-        loop {
-            match call!(self.links, act, connection =>
+        // What an unanswered try has started shows as being there.
+        call_patiently!(self.links, act, connection =>
                 store::start_all(connection, &self.links.sql, owner, &given))
-            {
-                // What an unanswered try has started shows as being there.
-                Err(error) if backoff.again(&error).await => {}
-                answer => break answer,
-            }
-        }
     }
 
     async fn start_new(&self, (owner, given): All<'_>, act: &str) -> Result<Answers, Error> {
-        let mut backoff = Backoff::for_callers();
-        loop {
-            match call!(self.links, act, connection =>
+        // What an unanswered try has started shows as being there.
+        call_patiently!(self.links, act, connection =>
                 store::start_new(connection, &self.links.sql, owner, &given))
-            {
-                // What an unanswered try has started shows as being there.
-                Err(error) if backoff.again(&error).await => {}
-                answer => break answer,
-            }
-        }
     }
 
     async fn start_groups(&self, items: &[&StartItem], act: &str) -> Result<Answers, Error> {
         let groups: Vec<_> =
             items.iter().map(|item| StartGroup { given: &item.given, policy: item.policy.as_number() }).collect();
-        let mut backoff = Backoff::for_callers();
-        loop {
-            match call!(self.links, act, connection => store::start(connection, &self.links.sql, &groups)) {
-                // An unknown outcome is resolved by the same statement: the id is the key.
-                Err(error) if backoff.again(&error).await => {}
-                answer => break answer,
-            }
-        }
+        // An unknown outcome is resolved by the same statement: the id is the key.
+        call_patiently!(self.links, act, connection => store::start(connection, &self.links.sql, &groups))
     }
 }
 

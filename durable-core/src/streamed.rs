@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind};
 use crate::group::{Group, Item, Writer};
 use crate::id::{Id, check_text};
 use crate::step::BoxFuture;
-use crate::store::link::{Backoff, Links, call};
+use crate::store::link::{Links, call_patiently};
 use crate::store::stream::{ReadOn, StreamPage, StreamRow, streams};
 use crate::stream::{Stream, StreamValue};
 
@@ -46,15 +46,9 @@ struct Statement(Arc<Links>);
 
 impl Writer<ReadOn> for Statement {
     async fn write(&self, asked: &[ReadOn]) -> Result<Option<Vec<StreamPage>>, Error> {
-        let mut backoff = Backoff::for_callers();
-        loop {
-            match call!(self.0, "read streams", connection =>
+        call_patiently!(self.0, "read streams", connection =>
                 streams(connection, &self.0.sql, asked, PAGE_VALUES, PAGE_BYTES))
-            {
-                Err(error) if backoff.again(&error).await => {}
-                answer => break answer.map(Some),
-            }
-        }
+        .map(Some)
     }
 }
 

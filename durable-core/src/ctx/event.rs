@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use super::attempt::{Asked, Attempt, WAIT_MAX, Waiting, far_future};
 use super::lane::UnderWay;
 use super::order::Order;
+use super::write::{Reply, Write, Written};
 use crate::codec;
 use crate::decide::{Stop, to_json};
 use crate::event::{EVENT_BYTES_MAX, Event};
@@ -29,7 +30,7 @@ use crate::store::step::StepRow;
 pub(crate) struct PublishOrder {
     pub(crate) attempt: Arc<Attempt>,
     pub(crate) publication: Publication,
-    pub(crate) reply: oneshot::Sender<DateTime<Utc>>,
+    pub(crate) reply: oneshot::Sender<((), DateTime<Utc>)>,
 }
 
 /// An event to be looked at.
@@ -47,20 +48,26 @@ fn refusal(kind: FailureKind, problem: String) -> Failure {
 /// A value about to be published: await it. Made by [`Ctx::publish`](crate::Ctx::publish).
 #[must_use = "a value is not published until this is awaited"]
 pub struct Publish<'c> {
-    attempt: Arc<Attempt>,
-    under_way: UnderWay,
-    position: Position,
-    key: &'static str,
-    value: Result<String, Failure>,
-    state: Publishing,
+    write: Write<Publishing>,
     ctx: PhantomData<&'c ()>,
 }
 
-enum Publishing {
-    New,
-    Sent(oneshot::Receiver<DateTime<Utc>>),
-    /// Nothing more comes: the attempt was stopped, or it was published.
-    Over,
+struct Publishing;
+
+impl Written for Publishing {
+    type Answer = ();
+
+    const KIND: Kind = Kind::Publish;
+
+    fn order(attempt: &Arc<Attempt>, at: &Position, key: &'static str, value: String, reply: Reply<Self>) -> Order {
+        let publication =
+            Publication { id: attempt.id.clone(), claims: attempt.claims, position: at.clone(), key, value };
+        Order::Publish(Box::new(PublishOrder { attempt: attempt.clone(), publication, reply }))
+    }
+
+    fn recorded(_key: &str, _record: &Record) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 impl Publish<'_> {
@@ -74,35 +81,7 @@ impl Publish<'_> {
         let value = check_text("name of an event", key)
             .map_err(|error| refusal(FailureKind::Error, error.to_string()))
             .and_then(|()| check_value(key, encoded).map_err(|problem| refusal(FailureKind::Value, problem)));
-        Self { attempt, under_way, position, key, value, state: Publishing::New, ctx: PhantomData }
-    }
-
-    fn order(&mut self, value: String) {
-        let (reply, answer) = oneshot::channel();
-        self.attempt.begin_flight();
-        let publication = Publication {
-            id: self.attempt.id.clone(),
-            claims: self.attempt.claims,
-            position: self.position.clone(),
-            key: self.key,
-            value,
-        };
-        let order = PublishOrder { attempt: self.attempt.clone(), publication, reply };
-        self.attempt.order(Order::Publish(Box::new(order)));
-        self.state = Publishing::Sent(answer);
-    }
-
-    fn settle(&mut self) {
-        if let Publishing::Sent(_) = std::mem::replace(&mut self.state, Publishing::Over) {
-            self.attempt.end_flight();
-        }
-    }
-
-    fn end(&mut self, at: DateTime<Utc>) -> Poll<Result<(), Failure>> {
-        self.settle();
-        self.under_way.lane().observe(at);
-        self.under_way.end();
-        Poll::Ready(Ok(()))
+        Self { write: Write::new(attempt, under_way, position, key, value), ctx: PhantomData }
     }
 }
 
@@ -122,43 +101,7 @@ impl Future for Publish<'_> {
     type Output = Result<(), Failure>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        let value = match &this.value {
-            Ok(value) => value,
-            Err(failure) => return Poll::Ready(Err(failure.clone())),
-        };
-        this.under_way.begin();
-        loop {
-            match &mut this.state {
-                Publishing::New => match this.attempt.ask(&this.position, Kind::Publish, this.key, cx.waker()) {
-                    Asked::Recorded(record) => return this.end(record.ended_at),
-                    Asked::Begin => {
-                        let value = value.clone();
-                        this.order(value);
-                        break;
-                    }
-                    Asked::Later => return Poll::Pending,
-                    Asked::Stopped => this.state = Publishing::Over,
-                },
-                Publishing::Sent(_) => break,
-                Publishing::Over => return Poll::Pending,
-            }
-        }
-        let Publishing::Sent(answer) = &mut this.state else { return Poll::Pending };
-        match ready!(Pin::new(answer).poll(cx)) {
-            Ok(at) => this.end(at),
-            // The worker stopped the attempt.
-            Err(_) => {
-                this.settle();
-                Poll::Pending
-            }
-        }
-    }
-}
-
-impl Drop for Publish<'_> {
-    fn drop(&mut self) {
-        self.settle();
+        self.write.poll(cx)
     }
 }
 
@@ -449,7 +392,7 @@ impl<T> Drop for Watch<'_, T> {
 
 impl std::fmt::Debug for Publish<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Publish({:?} at {})", self.key, self.position)
+        write!(f, "Publish({:?} at {})", self.write.name, self.write.position)
     }
 }
 

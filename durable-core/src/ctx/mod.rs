@@ -23,6 +23,7 @@ pub(crate) mod sleep;
 pub(crate) mod strays;
 pub(crate) mod stream;
 pub(crate) mod undo;
+mod write;
 
 use std::fmt;
 use std::sync::Arc;
@@ -198,7 +199,7 @@ impl Ctx {
     /// }
     /// ```
     ///
-    /// Register it before the step that it undoes, and let it bear that nothing was done: a step that has failed, or was
+    /// `examples/trip.rs` shows it for a step that fails, a cancellation, and a deadline. Register it before the step that it undoes, and let it bear that nothing was done: a step that has failed, or was
     /// cut off by a time-out or a crash, may still have had its effect. Registered after the step, it covers only what has
     /// certainly happened.
     ///
@@ -313,7 +314,7 @@ impl Ctx {
     /// }
     /// ```
     ///
-    /// They read it by [`Handle::stream`](crate::Handle::stream), and whoever has SQL by `select n, value from
+    /// `examples/tokens.rs` shows it on a web page. They read it by [`Handle::stream`](crate::Handle::stream), and whoever has SQL by `select n, value from
     /// durable.stream_value where workflow_id = 'crawl-7' and key = 'found' order by n`. A step writes to the same stream by
     /// [`StepCtx::stream`](crate::StepCtx::stream), while it runs.
     ///

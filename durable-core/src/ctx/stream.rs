@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -11,12 +11,12 @@ use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
 use super::Ctx;
-use super::attempt::{Asked, Attempt};
+use super::attempt::Attempt;
 use super::lane::UnderWay;
 use super::order::{OpenOrder, Order};
-use crate::decide::Stop;
+use super::write::{Reply, Write, Written};
 use crate::failure::Failure;
-use crate::history::{Kind, Mismatch, Record};
+use crate::history::{Kind, Record};
 use crate::id::Position;
 use crate::lines::{Entry, Source};
 use crate::outflow::check_value;
@@ -56,74 +56,35 @@ impl<'c, T: Serialize + DeserializeOwned> BodyStream<'c, T> {
     pub fn write(&self, value: T) -> WriteStream<'c> {
         let key = self.stream.key();
         let position = self.ctx.take(format_args!("a value of stream {key:?}"));
-        WriteStream {
-            attempt: self.ctx.attempt.clone(),
-            under_way: UnderWay::new(self.ctx.lane.clone()),
-            position,
-            key,
-            value: check_value(key, &value),
-            state: State::New,
-            ctx: PhantomData,
-        }
+        let (attempt, under_way) = (self.ctx.attempt.clone(), UnderWay::new(self.ctx.lane.clone()));
+        let value = check_value(key, &value);
+        WriteStream { write: Write::new(attempt, under_way, position, key, value), ctx: PhantomData }
     }
 }
 
 /// A value about to be written to a stream: await it. Made by [`BodyStream::write`].
 #[must_use = "a value is not written until this is awaited"]
 pub struct WriteStream<'c> {
-    attempt: Arc<Attempt>,
-    under_way: UnderWay,
-    position: Position,
-    key: &'static str,
-    value: Result<String, Failure>,
-    state: State,
+    write: Write<Appending>,
     ctx: PhantomData<&'c ()>,
 }
 
-enum State {
-    New,
-    Sent(oneshot::Receiver<(u64, DateTime<Utc>)>),
-    /// Nothing more comes: the attempt was stopped, or it was written.
-    Over,
-}
+struct Appending;
 
-impl WriteStream<'_> {
-    fn order(&mut self, value: String) {
-        let (reply, answer) = oneshot::channel();
-        self.attempt.begin_flight();
-        let order = StreamOrder {
-            attempt: self.attempt.clone(),
-            key: self.key,
-            position: self.position.clone(),
-            entry: Entry { value, source: Source::Body(self.position.clone()) },
-            reply,
-            _open: OpenOrder::new(&self.attempt),
-        };
-        self.attempt.order(Order::WriteStream(Box::new(order)));
-        self.state = State::Sent(answer);
+impl Written for Appending {
+    /// Its offset.
+    type Answer = u64;
+
+    const KIND: Kind = Kind::Stream;
+
+    fn order(attempt: &Arc<Attempt>, at: &Position, key: &'static str, value: String, reply: Reply<Self>) -> Order {
+        let entry = Entry { value, source: Source::Body(at.clone()) };
+        let (attempt, position, _open) = (attempt.clone(), at.clone(), OpenOrder::new(attempt));
+        Order::WriteStream(Box::new(StreamOrder { attempt, key, position, entry, reply, _open }))
     }
 
-    fn settle(&mut self) {
-        if let State::Sent(_) = std::mem::replace(&mut self.state, State::Over) {
-            self.attempt.end_flight();
-        }
-    }
-
-    fn end(&mut self, offset: u64, at: DateTime<Utc>) -> Poll<Result<u64, Failure>> {
-        self.settle();
-        self.under_way.lane().observe(at);
-        self.under_way.end();
-        Poll::Ready(Ok(offset))
-    }
-
-    fn give_record(&mut self, record: &Record) -> Poll<Result<u64, Failure>> {
-        if let Some(offset) = record.offset_in(self.key) {
-            return self.end(offset, record.ended_at);
-        }
-        let problem = format!("the record of the value of a stream at {} has no offset", self.position);
-        self.attempt.stop(Stop::Mismatch(Mismatch(problem)));
-        self.settle();
-        Poll::Pending
+    fn recorded(key: &str, record: &Record) -> Result<u64, String> {
+        record.offset_in(key).ok_or_else(|| format!("has no offset in stream {key:?}"))
     }
 }
 
@@ -131,43 +92,7 @@ impl Future for WriteStream<'_> {
     type Output = Result<u64, Failure>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        let value = match &this.value {
-            Ok(value) => value,
-            Err(failure) => return Poll::Ready(Err(failure.clone())),
-        };
-        this.under_way.begin();
-        loop {
-            match &mut this.state {
-                State::New => match this.attempt.ask(&this.position, Kind::Stream, this.key, cx.waker()) {
-                    Asked::Recorded(record) => return this.give_record(&record),
-                    Asked::Begin => {
-                        let value = value.clone();
-                        this.order(value);
-                        break;
-                    }
-                    Asked::Later => return Poll::Pending,
-                    Asked::Stopped => this.state = State::Over,
-                },
-                State::Sent(_) => break,
-                State::Over => return Poll::Pending,
-            }
-        }
-        let State::Sent(answer) = &mut this.state else { return Poll::Pending };
-        match ready!(Pin::new(answer).poll(cx)) {
-            Ok((offset, at)) => this.end(offset, at),
-            // The worker stopped the attempt.
-            Err(_) => {
-                this.settle();
-                Poll::Pending
-            }
-        }
-    }
-}
-
-impl Drop for WriteStream<'_> {
-    fn drop(&mut self) {
-        self.settle();
+        self.write.poll(cx)
     }
 }
 
@@ -179,6 +104,6 @@ impl<T> std::fmt::Debug for BodyStream<'_, T> {
 
 impl std::fmt::Debug for WriteStream<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "WriteStream({:?} at {})", self.key, self.position)
+        write!(f, "WriteStream({:?} at {})", self.write.name, self.write.position)
     }
 }

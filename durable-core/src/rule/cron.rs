@@ -4,6 +4,7 @@
 use chrono::{DateTime, MappedLocalTime, NaiveDateTime, Offset, TimeDelta, TimeZone, Utc};
 use chrono_tz::{TZ_VARIANTS, Tz};
 use croner::parser::{CronParser, Seconds, Year};
+use strsim::levenshtein;
 
 /// Bytes of an expression.
 const EXPRESSION_MAX: usize = 256;
@@ -175,12 +176,13 @@ fn explained(expression: &str, problem: &str) -> String {
 
 /// What to say of a zone that nobody knows, with those that are near.
 fn unknown_zone(given: &str) -> String {
-    let lower = given.to_lowercase();
+    // No name is longer, and a long one would take long to compare.
+    let lower: String = given.to_lowercase().chars().take(64).collect();
     let city = |name: &str| name.rsplit('/').next().unwrap_or(name).to_owned();
     let near_to = |name: &str| {
         // A city alone is short, and many are near to each other.
-        let city = Some(distance(&city(name), &city(&lower))).filter(|apart| *apart <= 1);
-        let whole = Some(distance(name, &lower)).filter(|apart| *apart <= NEAR.min(lower.len() / 2));
+        let city = Some(levenshtein(&city(name), &city(&lower))).filter(|apart| *apart <= 1);
+        let whole = Some(levenshtein(name, &lower)).filter(|apart| *apart <= NEAR.min(lower.len() / 2));
         city.into_iter().chain(whole).min()
     };
     let names = TZ_VARIANTS.iter().map(|zone| zone.name());
@@ -194,21 +196,6 @@ fn unknown_zone(given: &str) -> String {
         _ => format!("is it {}?", names.join(", ")),
     };
     format!("there is no time zone {given:?}: {hint}")
-}
-
-/// How many letters have to be changed, added or left out to make one of the other.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().take(64).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, of_a) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, of_b) in b.iter().enumerate() {
-            let changed = diagonal + usize::from(of_a != *of_b);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::info::{ScheduleInfo, read};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind};
 use crate::operate::check_reason;
-use crate::store::link::{Backoff, call};
+use crate::store::link::{Backoff, call, call_patiently};
 use crate::store::schedule::{self as store, Asked, ScheduleAct, Told};
 use crate::worker::cut;
 
@@ -96,16 +96,9 @@ impl ScheduleHandle {
     /// Offer something to it, as many times as it takes to be answered.
     async fn ask(&self, named: &str, asked: &Asked<'_>) -> Result<Vec<Told>, Error> {
         let client = &self.client;
-        let mut backoff = Backoff::for_callers();
-        loop {
-            match call!(client.links, named, connection =>
+        // What an unanswered try has put there is known by its id.
+        call_patiently!(client.links, named, connection =>
                 store::ask_schedule(connection, &client.sql, &self.name, asked))
-            {
-                // What an unanswered try has put there is known by its id.
-                Err(error) if backoff.again(&error).await => {}
-                answer => break answer,
-            }
-        }
     }
 
     /// Tell workers what there is to do; `soon` if a transaction has still to commit.

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind};
 use crate::rule::{CatchUp, Overlap, Rule};
-use crate::store::link::{Backoff, call};
+use crate::store::link::call_patiently;
 use crate::store::schedule::{self as store, Stands};
 
 /// Schedules in a page, where nobody says otherwise, and at most.
@@ -105,15 +105,8 @@ impl From<Stands> for ScheduleInfo {
 
 /// Read schedules from a name on.
 pub(super) async fn read(client: &Client, from: &str, most: u32) -> Result<Vec<Stands>, Error> {
-    let mut backoff = Backoff::for_callers();
-    loop {
-        match call!(client.links, "read schedules", connection =>
+    call_patiently!(client.links, "read schedules", connection =>
             store::schedules(connection, &client.sql, from, most.into()))
-        {
-            Err(error) if backoff.again(&error).await => {}
-            answer => break answer,
-        }
-    }
 }
 
 /// A page of schedules about to be read. Made by [`Durable::schedules`](crate::Durable::schedules); awaiting it reads the page.

@@ -17,7 +17,7 @@ use crate::ctx::attempt::WAIT_MAX;
 use crate::error::{Error, ErrorKind};
 use crate::id::check_text;
 use crate::rule::{CatchUp, Overlap, Rule};
-use crate::store::link::{Backoff, Links, call};
+use crate::store::link::{Links, call_patiently};
 use crate::store::schedule::{self as store, NewSchedule};
 use crate::workflow::{Call, Registry, Workflow};
 pub use handle::{Backfill, OperateSchedule, ScheduleHandle, TriggerSchedule};
@@ -231,13 +231,7 @@ impl<'a> SetSchedule<'a> {
 
 /// On a connection of the library's own. A repeat finds it as it should be, and changes nothing.
 async fn set_alone(links: &Links, new: &NewSchedule, named: &str) -> Result<(), Error> {
-    let mut backoff = Backoff::for_callers();
-    loop {
-        match call!(links, named, connection => store::set_schedule(connection, &links.sql, new)) {
-            Err(error) if backoff.again(&error).await => {}
-            answer => break answer,
-        }
-    }
+    call_patiently!(links, named, connection => store::set_schedule(connection, &links.sql, new))
 }
 
 /// Set what a builder declares.

@@ -75,25 +75,27 @@ pub(crate) async fn claim(
     sources: &Sources<'_>,
     limit: i64,
 ) -> Result<(Vec<Claimed>, bool), sqlx::Error> {
-    let statement = if sources.limited.is_empty() { &sql.claim } else { &sql.claim_with_limited };
-    let mut asked =
-        query(statement).bind(owner.0).bind(sources.queue).bind(&sources.bodies.0).bind(&sources.bodies.1).bind(limit);
-    if !sources.limited.is_empty() {
-        asked = asked.bind(sources.limited);
-    }
-    let mut rows = asked.fetch_all(connection).await?;
+    let mut rows = query(&sql.claim)
+        .bind(owner.0)
+        .bind(sources.queue)
+        .bind(&sources.bodies.0)
+        .bind(&sources.bodies.1)
+        .bind(limit)
+        .bind(sources.limited)
+        .fetch_all(connection)
+        .await?;
     let seen_at = Instant::now();
     let known = rows.len();
     rows.retain(|row| !matches!(row.try_get::<Option<&str>, _>("id"), Ok(None)));
     let more = rows.len() < known || i64::try_from(rows.len()).is_ok_and(|many| many >= limit);
-    let claimed = rows.iter().map(|row| claimed(row, seen_at, !sources.limited.is_empty()));
+    let claimed = rows.iter().map(|row| claimed(row, seen_at));
     Ok((claimed.collect::<Result<_, _>>()?, more))
 }
 
-fn claimed(row: &PgRow, seen_at: Instant, says_whether_limited: bool) -> Result<Claimed, sqlx::Error> {
+fn claimed(row: &PgRow, seen_at: Instant) -> Result<Claimed, sqlx::Error> {
     let waits: Option<&str> = row.try_get("waits")?;
     Ok(Claimed {
-        is_limited: says_whether_limited && row.try_get("is_limited")?,
+        is_limited: row.try_get("is_limited")?,
         id: Id::trusted(row.try_get("id")?),
         name: row.try_get("name")?,
         version: row.try_get("version")?,

@@ -80,7 +80,7 @@ pub(super) fn info_of(row: &PgRow) -> Result<WorkflowInfo, sqlx::Error> {
         forked_from: row.try_get("forked_from")?,
         parent: row.try_get("parent")?,
         generation: row.try_get("generation")?,
-        deadline: row.try_get("deadline")?,
+        deadline_at: row.try_get("deadline")?,
     })
 }
 

@@ -204,6 +204,21 @@ macro_rules! call {
 }
 pub(crate) use call;
 
+/// One call that somebody waits for, again and again until it is answered, or for about half a minute: for a statement that may be
+/// sent twice.
+macro_rules! call_patiently {
+    ($links:expr, $act:expr, $connection:ident => $statement:expr) => {{
+        let mut backoff = $crate::store::link::Backoff::for_callers();
+        loop {
+            match $crate::store::link::call!($links, $act, $connection => $statement) {
+                Err(error) if backoff.again(&error).await => {}
+                answer => break answer,
+            }
+        }
+    }};
+}
+pub(crate) use call_patiently;
+
 /// Bounded patience with a database that cannot just now: exponential delays with full jitter.
 pub(crate) struct Backoff {
     tries: u32,

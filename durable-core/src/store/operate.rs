@@ -106,8 +106,8 @@ pub(crate) async fn operations(
                 stood: stood.map_err(|e| sqlx::Error::Decode(Box::new(e)))?,
                 reason: row.try_get("reason")?,
                 dropped: row.try_get::<Option<&str>, _>("dropped")?.map_or_else(|| Ok(Vec::new()), decode)?,
-                deadline_before: row.try_get("deadline_before")?,
-                deadline: row.try_get("deadline")?,
+                deadline_was_at: row.try_get("deadline_before")?,
+                deadline_at: row.try_get("deadline")?,
                 done_by: row.try_get("done_by")?,
                 done_at: row.try_get("done_at")?,
             })

@@ -33,7 +33,7 @@ macro_rules! statements {
 }
 
 statements! {
-    append applied apply attributes cancel cancel_lost change_deadline claim claim_with_limited commit commit_apart continue_as_new counts deadlines declare_queues
+    append applied apply attributes cancel cancel_lost change_deadline claim commit commit_apart continue_as_new counts deadlines declare_queues
     ended_children events expire fence fenced forget fork hand_back heartbeat hint history input inspect let_go
     list_newest list_newest_with list_oldest list_oldest_with look_at_events mark_stands migrate_lock migrated
     migrations newer_code note_code operate operations owned pause_queue ping publish queues reap receive record recorded register

@@ -42,9 +42,9 @@ pub(crate) async fn append(
     connection: &mut PgConnection,
     sql: &Sql,
     owner: OwnerId,
-    given: &[&Append],
+    given: &[Append],
 ) -> Result<Vec<Option<Appended>>, sqlx::Error> {
-    let mut sorted: Vec<(&Append, usize)> = given.iter().copied().zip(0..).collect();
+    let mut sorted: Vec<(&Append, usize)> = given.iter().zip(0..).collect();
     sorted.sort_unstable_by_key(|(a, _)| (a.id.bucket(), a.id.as_str(), a.key));
     let rows = query(&sql.append)
         .bind(owner.0)

@@ -138,13 +138,13 @@ impl Engine {
         self.tell_woken(woken);
         if let Some(at) = published.at {
             // A leaf that is gone has no use for the answer, and the record stands either way.
-            let _ = reply.send(at);
+            let _ = reply.send(((), at));
             return;
         }
         match self.recorded(&attempt.id, &publication.position).await {
             // By an earlier try whose reply was lost.
             Ok((Fence::Held, Some(record))) if record.is_publication_of(publication.key) => {
-                let _ = reply.send(record.ended_at);
+                let _ = reply.send(((), record.ended_at));
             }
             Ok((Fence::Held, Some(_))) => attempt.stop(Stop::Overtaken),
             Ok((Fence::Held, None) | (Fence::Lost, _)) => attempt.stop(Stop::Lost),

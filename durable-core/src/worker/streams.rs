@@ -26,13 +26,12 @@ pub(super) struct Appends {
 impl Writer<Append> for Appends {
     async fn write(&self, items: &[Append]) -> Result<Option<Vec<Option<Appended>>>, Error> {
         let Self { links, owner, lease } = self;
-        let given: Vec<&Append> = items.iter().collect();
         let mut backoff = Backoff::for_worker();
         loop {
             if lease.ended() {
                 return Ok(None);
             }
-            match call!(links, "write to streams", connection => append(connection, &links.sql, *owner, &given)) {
+            match call!(links, "write to streams", connection => append(connection, &links.sql, *owner, items)) {
                 // What an unanswered try has appended shows by its tag.
                 Err(error) if backoff.again(&error).await => {}
                 answer => break answer.map(Some),

@@ -89,7 +89,7 @@ async fn the_last_deadline_that_was_set_is_the_one_that_holds() -> Result<()> {
     }
     db.run_until_idle().await?;
     let at = durable.set_deadline("given", hours(1)).await?;
-    assert_eq!(durable.workflow::<()>("given").info().await?.deadline, at);
+    assert_eq!(durable.workflow::<()>("given").info().await?.deadline_at, at);
     durable.set_deadline("away", days(2)).reason("they are late").await?;
     durable.set_deadline("near", minutes(30)).await?;
     assert_eq!(durable.set_deadline("gone", None).await?, None);
@@ -125,7 +125,7 @@ async fn what_was_done_to_a_deadline_stands_among_the_operations() -> Result<()>
     let db = Db::new().await;
     let client = db.client().await;
     client.start(waits()).id("w").deadline(hours(1)).await?;
-    let first = client.workflow::<()>("w").info().await?.deadline;
+    let first = client.workflow::<()>("w").info().await?.deadline_at;
     let second = client.set_deadline("w", hours(5)).reason("the supplier is late").await?;
     client.set_deadline("w", None).await?;
     client.pause("w").await?;
@@ -140,17 +140,17 @@ async fn what_was_done_to_a_deadline_stands_among_the_operations() -> Result<()>
     ];
     assert_eq!(told, expected);
     assert!(first.is_some() && second > first);
-    assert_eq!((operations[0].deadline_before, operations[0].deadline), (first, second));
-    assert_eq!((operations[1].deadline_before, operations[1].deadline), (second, None));
-    assert_eq!((operations[2].deadline_before, operations[2].deadline), (None, None));
-    assert_eq!((operations[3].deadline_before, operations[3].deadline.is_some()), (None, true));
+    assert_eq!((operations[0].deadline_was_at, operations[0].deadline_at), (first, second));
+    assert_eq!((operations[1].deadline_was_at, operations[1].deadline_at), (second, None));
+    assert_eq!((operations[2].deadline_was_at, operations[2].deadline_at), (None, None));
+    assert_eq!((operations[3].deadline_was_at, operations[3].deadline_at.is_some()), (None, true));
     // And nothing of it in the next life of the id.
     client.delete("w").await?;
     assert_eq!(db.count("select count(*) from durable.deadline_change").await, 0);
     client.start(waits()).id("w").await?;
     client.set_deadline("w", None).await?;
     let operations = client.workflow::<()>("w").operations().await?;
-    assert_eq!(operations.iter().map(|o| o.deadline_before).collect::<Vec<_>>(), [None]);
+    assert_eq!(operations.iter().map(|o| o.deadline_was_at).collect::<Vec<_>>(), [None]);
     Ok(())
 }
 
@@ -160,7 +160,7 @@ async fn children_go_along_with_the_deadline_of_their_parent() -> Result<()> {
     let (_server, db, durable) = moved().await?;
     durable.start(parent()).id("p").deadline(hours(1)).await?;
     db.run_until_idle().await?;
-    let deadline = async |id: &str| Ok::<_, durable::Error>(durable.workflow::<()>(id).info().await?.deadline);
+    let deadline = async |id: &str| Ok::<_, durable::Error>(durable.workflow::<()>(id).info().await?.deadline_at);
     let nearer = deadline("nearer").await?;
     let at = durable.set_deadline("p", days(1)).await?;
     for (id, expected) in [("p", at), ("same", at), ("below", at), ("nearer", nearer), ("detached", None)] {
@@ -195,9 +195,9 @@ async fn a_fork_has_no_deadline_until_it_is_given_one() -> Result<()> {
     durable.start(waits()).id("w").deadline(hours(1)).await?;
     db.run_until_idle().await?;
     let fork = durable.fork::<String>("w", 0).id("again").await?;
-    assert_eq!(fork.info().await?.deadline, None);
+    assert_eq!(fork.info().await?.deadline_at, None);
     let at = durable.set_deadline("again", hours(2)).await?;
-    assert_eq!(fork.info().await?.deadline, at);
+    assert_eq!(fork.info().await?.deadline_at, at);
     Ok(())
 }
 
@@ -222,14 +222,14 @@ async fn a_deadline_is_changed_if_and_only_if_the_transaction_commits() -> Resul
     let mut tx = db.pool.begin().await?;
     client.set_deadline("w", hours(1)).in_tx(&mut tx).await?;
     tx.rollback().await?;
-    assert_eq!(client.workflow::<()>("w").info().await?.deadline, None);
+    assert_eq!(client.workflow::<()>("w").info().await?.deadline_at, None);
     assert!(client.workflow::<()>("w").operations().await?.is_empty());
     let mut tx = db.pool.begin().await?;
     let at = client.set_deadline("w", hours(1)).in_tx(&mut tx).await?;
     // What cannot be done leaves the transaction as it is.
     assert!(client.set_deadline("nobody", hours(1)).in_tx(&mut tx).await.unwrap_err().is_not_found());
     tx.commit().await?;
-    assert_eq!(client.workflow::<()>("w").info().await?.deadline, at);
+    assert_eq!(client.workflow::<()>("w").info().await?.deadline_at, at);
     Ok(())
 }
 
@@ -293,7 +293,7 @@ async fn a_change_that_is_sent_twice_is_made_once() -> Result<()> {
     // Another operator comes between: the repetition does not undo that.
     let other = client.set_deadline("w", hours(9)).await?;
     text(&db.pool, CALL).await?;
-    assert_eq!(client.workflow::<()>("w").info().await?.deadline, other);
+    assert_eq!(client.workflow::<()>("w").info().await?.deadline_at, other);
     // And it is known after the end, too.
     client.cancel("w").await?;
     assert!(text(&db.pool, CALL).await?.ends_with(",,)"), "not refused");
@@ -321,7 +321,7 @@ async fn a_deadline_that_is_moved_while_it_passes_does_not_end_the_workflow() ->
     operator.commit().await?;
     assert_eq!(expiry.await??.len(), 0);
     let info = client.workflow::<()>("w").info().await?;
-    assert!(info.is_paused() && info.deadline.is_some(), "{info:?}");
+    assert!(info.is_paused() && info.deadline_at.is_some(), "{info:?}");
     Ok(())
 }
 
@@ -340,7 +340,7 @@ async fn a_child_that_is_started_while_the_deadline_is_changed_has_the_new_one()
     db.until(starting).await;
     operator.commit().await?;
     db.until("select count(*) > 0 from durable.workflow where id = 'late'").await;
-    assert_eq!(durable.workflow::<()>("late").info().await?.deadline, at);
+    assert_eq!(durable.workflow::<()>("late").info().await?.deadline_at, at);
     Ok(())
 }
 
@@ -449,13 +449,13 @@ async fn a_workflow_tells_its_parent_its_generation_and_its_deadline() -> Result
     durable.start(rounds(2)).id("r").deadline(hours(1)).await?;
     db.until_status("child", "suspended").await;
     db.until_status("r", "suspended").await;
-    let deadline = durable.workflow::<()>("r").info().await?.deadline;
+    let deadline = durable.workflow::<()>("r").info().await?.deadline_at;
     assert!(deadline.is_some());
     for (id, parent, generation) in [("r", None, 2), ("child", Some("r"), 0)] {
         let listed = durable.workflows().status(Status::Suspended).id_prefix(id).await?.workflows;
         for info in [durable.workflow::<()>(id).info().await?, listed[0].clone()] {
             assert_eq!(
-                (info.parent.as_deref(), info.generation, info.deadline),
+                (info.parent.as_deref(), info.generation, info.deadline_at),
                 (parent, generation, deadline),
                 "{id}"
             );

@@ -43,6 +43,7 @@ mod patched;
 mod plans;
 mod queues;
 mod queues_faults;
+mod queues_operating;
 mod races;
 mod reading;
 mod results;

@@ -97,8 +97,7 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("cancel", "id text owner"),
     ("cancel_lost", "owner bucket id integer buckets ids"),
     ("change_deadline", "id ms text owner"),
-    ("claim", "owner queue names versions limit"),
-    ("claim_with_limited", "owner queue names versions limit names"),
+    ("claim", "owner queue names versions limit names"),
     (
         "commit_apart",
         "owner buckets ids integers lanes integers texts texts jsons jsons jsons jsons times bigints \

@@ -4,7 +4,9 @@
 -- a time that has not recorded a step since, so that a death is the fault of at most one of them, and a poison
 -- workflow does not take others with it.
 -- What was cut off is not taken before the worker that ran it has stopped it.
--- Locks: the picked rows, skipping what another worker is taking. Safe to lose: it commits asynchronously.
+-- Then the same from the queues $6, if there are any, which may have limits: see `durable.claim_limited`. A row without an id says that
+-- there is more to do there at once.
+-- Locks: the picked rows, skipping what another worker is taking; then as `claim_limited`. Safe to lose: it commits asynchronously.
 with known as (
     select * from unnest($3::text[], $4::integer[]) as k (name, version)
     -- Those of a queue with limits are claimed by `durable.claim_limited`.
@@ -50,22 +52,33 @@ picked as materialized (
     select *
     from (select * from suspect union all select * from due union all select * from ready) as any_of_them
     limit $5
+),
+claimed as (
+    update durable.workflow w
+    set status = 'running', owner = $1, claims = w.claims + 1, claimed_at = durable.now()
+    from picked p
+    -- any, so that nobody walks the key for being in order; see PLANS in store/link.rs
+    where w.bucket = any (array[p.bucket]) and w.id = p.id
+      and exists (select from durable.worker k
+                  where k.id = $1 and k.fenced_at is null and k.lease_until > durable.now())
+    returning w.id, w.name, w.version, w.input::text as input, w.waits::text as waits, w.wakes, w.claims,
+              w.created_at, durable.now() as now, w.ctid::text as row_at,
+              (select json_build_array(f.seed_id, f.seed_at)::text
+               from durable.fork f where f.bucket = w.bucket and f.id = w.id offset 0) as seed,
+              (select json_build_array(c.parent, (select p.queue from durable.workflow p
+                                                  where p.bucket = c.parent_bucket and p.id = c.parent offset 0))::text
+               from durable.child c where c.bucket = w.bucket and c.id = w.id offset 0) as parent,
+              (select json_build_array(g.generation, g.started_at)::text
+               from durable.generation g where g.bucket = w.bucket and g.id = w.id offset 0) as generation,
+              (select json_build_array(e.status, e.failure)::text
+               from durable.ending e where e.bucket = w.bucket and e.id = w.id offset 0) as ending
 )
-update durable.workflow w
-set status = 'running', owner = $1, claims = w.claims + 1, claimed_at = durable.now()
-from picked p
--- any, so that nobody walks the key for being in order; see PLANS in store/link.rs
-where w.bucket = any (array[p.bucket]) and w.id = p.id
-  and exists (select from durable.worker k
-              where k.id = $1 and k.fenced_at is null and k.lease_until > durable.now())
-returning w.id, w.name, w.version, w.input::text as input, w.waits::text as waits, w.wakes, w.claims,
-          w.created_at, durable.now() as now, w.ctid::text as row_at,
-          (select json_build_array(f.seed_id, f.seed_at)::text
-           from durable.fork f where f.bucket = w.bucket and f.id = w.id offset 0) as seed,
-          (select json_build_array(c.parent, (select p.queue from durable.workflow p
-                                              where p.bucket = c.parent_bucket and p.id = c.parent offset 0))::text
-           from durable.child c where c.bucket = w.bucket and c.id = w.id offset 0) as parent,
-          (select json_build_array(g.generation, g.started_at)::text
-           from durable.generation g where g.bucket = w.bucket and g.id = w.id offset 0) as generation,
-          (select json_build_array(e.status, e.failure)::text
-           from durable.ending e where e.bucket = w.bucket and e.id = w.id offset 0) as ending
+select c.id, c.name, c.version, c.input, c.waits, c.wakes, c.claims, c.created_at, c.now, c.row_at, c.seed, c.parent, c.generation,
+       c.ending, false as is_limited
+from claimed c
+union all
+select l.id, l.name, l.version, l.input, l.waits, l.wakes, l.claims, l.created_at, l.now, l.row_at, l.seed, l.parent, l.generation,
+       l.ending, true
+from durable.claim_limited($1, $6, $3, $4, $5::integer - (select count(*) from claimed)::integer) l
+-- Without such queues the function is not even called.
+where cardinality($6::text[]) > 0
