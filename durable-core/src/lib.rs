@@ -65,7 +65,7 @@
 //! 4. `step`, `mock`, `ctx`, `workflow`: what runs inside one attempt
 //! 5. `wake`, `hints`, `worker`: who is told what, here and elsewhere; claims, leases, execution
 //! 6. `client`, `start`, `starting`, `starter`, `message`, `cancel`, `operate`, `deadline`, `bulk`, `fork`, `handle`, `list`,
-//!    `recorded`, `published`, `streamed`, `queues`, `schedule`: the doors for callers
+//!    `recorded`, `published`, `streamed`, `queues`, `schedule`, `keyed`: the doors for callers
 //! 7. `testing`: the kit for tests: databases, a clock that is moved, every crash, mocks; and sabotage
 
 mod attribute;
@@ -87,6 +87,7 @@ mod hints;
 mod history;
 mod id;
 mod info;
+mod keyed;
 mod lines;
 mod list;
 mod message;
@@ -144,6 +145,7 @@ pub use fork::Fork;
 pub use handle::Handle;
 pub use history::FailedAttempt;
 pub use info::{Counts, Dropped, HistoryPage, Operation, RecordedStep, WorkflowInfo, WorkflowPage};
+pub use keyed::{Batch, Debounce, IfOpen};
 pub use list::ListWorkflows;
 pub use message::SendMessage;
 pub use operate::Operate;

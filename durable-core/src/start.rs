@@ -13,6 +13,7 @@ use crate::ctx::attempt::WAIT_MAX;
 use crate::error::{Error, ErrorKind};
 use crate::handle::Handle;
 use crate::id::{Id, check_text};
+use crate::keyed::{Batch, Debounce, IfOpen, Keyed, start_keyed};
 use crate::options::millis;
 use crate::starting::start_all;
 use crate::store::start::NewWorkflow;
@@ -66,6 +67,10 @@ pub struct Start<'a, W: Workflow> {
     client: &'a Arc<Client>,
     call: Call<W>,
     id: Option<String>,
+    keyed: Option<Keyed>,
+    if_open: IfOpen,
+    /// What is wrong with it; told when it is awaited.
+    problem: Option<&'static str>,
     options: Options<'a>,
 }
 
@@ -176,7 +181,15 @@ start_options!(StartMany);
 
 impl<'a, W: Workflow> Start<'a, W> {
     pub(crate) fn new(client: &'a Arc<Client>, call: Call<W>) -> Self {
-        Self { client, call, id: None, options: Options::new(client) }
+        Self {
+            client,
+            call,
+            id: None,
+            keyed: None,
+            if_open: IfOpen::default(),
+            problem: None,
+            options: Options::new(client),
+        }
     }
 
     /// The workflow's id, which is its idempotency key: 1 to 512 bytes without control characters. Default:
@@ -184,6 +197,107 @@ impl<'a, W: Workflow> Start<'a, W> {
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into());
         self
+    }
+
+    /// Have at most one workflow of this name and key open: while there is one that has not ended, this joins it, or what
+    /// [`if_open`](Start::if_open) says; once that has ended, this starts another one. Keys have 1 to 512 bytes without control characters.
+    /// A blocked or paused workflow is open; so is one that was cancelled, until its worker has stopped it and its undo steps have run.
+    ///
+    /// ```no_run
+    /// # use durable::{Ctx, Durable, IfOpen, workflow};
+    /// # #[workflow] async fn sync(ctx: &Ctx, account: u64) -> anyhow::Result<()> { Ok(()) }
+    /// # async fn example(durable: Durable) -> anyhow::Result<()> {
+    /// // However often somebody presses the button.
+    /// durable.start(sync(7)).deduplicate("account-7").await?;
+    /// // What has changed meanwhile has to be seen: start over.
+    /// durable.start(sync(7)).deduplicate("account-7").if_open(IfOpen::Replace).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// `examples/keys.rs` shows it, and `debounce` and `batch`.
+    ///
+    /// # Durability
+    ///
+    /// Starts of one key happen one after the other, from whatever processes: in a [transaction](Start::in_tx), others of the key wait for
+    /// its end. With an id that is there already it is that workflow, whoever has the key.
+    pub fn deduplicate(self, key: impl Into<String>) -> Self {
+        self.keyed(Keyed::Deduplicate { key: key.into() })
+    }
+
+    /// What to do when a workflow of the [key](Start::deduplicate) is open. Default: join it.
+    pub fn if_open(mut self, if_open: IfOpen) -> Self {
+        self.if_open = if_open;
+        self
+    }
+
+    /// Start it once the starts of this name and key have come to rest, with the input of the last one: each puts the workflow off that
+    /// the first one has made, and replaces its input, as long as that has not begun. All of them get the same workflow. Queue, partition,
+    /// priority, deadline and attributes are those of the first.
+    ///
+    /// ```no_run
+    /// # use durable::{Ctx, Debounce, Durable, minutes, seconds, workflow};
+    /// # #[workflow] async fn index(ctx: &Ctx, text: String) -> anyhow::Result<()> { Ok(()) }
+    /// # async fn example(durable: Durable, text: String) -> anyhow::Result<()> {
+    /// // While somebody types: once, five seconds after the last letter.
+    /// let debounce = Debounce::new(seconds(5)).max_wait(minutes(2));
+    /// durable.start(index(text)).debounce("document-42", debounce).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// It begins within a poll of the workers (a second by default) after its time. One of another version, from before a
+    /// deploy, is not joined.
+    ///
+    /// # Durability
+    ///
+    /// Whether a workflow has begun is decided by the claim of it: a start gets its input in before that, or starts the next one.
+    pub fn debounce(self, key: impl Into<String>, debounce: Debounce) -> Self {
+        self.keyed(Keyed::Debounce { key: key.into(), debounce })
+    }
+
+    fn keyed(mut self, keyed: Keyed) -> Self {
+        if self.keyed.is_some() {
+            self.problem = Some("a start has one key: deduplicate, debounce or batch");
+        }
+        self.keyed = Some(keyed);
+        self
+    }
+
+    fn problem(&self) -> Option<&'static str> {
+        let is_deduplicated = matches!(self.keyed, Some(Keyed::Deduplicate { .. }));
+        let is_alone = self.if_open != IfOpen::default() && !is_deduplicated;
+        self.problem.or(is_alone.then_some("if_open is for a start with .deduplicate(key)"))
+    }
+}
+
+impl<T, W: Workflow<Input = Vec<T>>> Start<'_, W> {
+    /// Put these inputs into one workflow with those of other starts of the same name and key: it begins when it has as many as the
+    /// [batch](Batch) takes, or when that has waited for long enough. For a workflow whose only parameter is a `Vec`. All of its
+    /// starts get the same workflow, whose queue, partition, priority, deadline and attributes are those of the first.
+    ///
+    /// ```no_run
+    /// # use durable::{Batch, Ctx, Durable, seconds, workflow};
+    /// #[workflow]
+    /// async fn embed(ctx: &Ctx, texts: Vec<String>) -> anyhow::Result<()> {
+    ///     // One call of the model for all of them.
+    ///     Ok(())
+    /// }
+    ///
+    /// # async fn example(durable: Durable, text: String) -> anyhow::Result<()> {
+    /// durable.start(embed(vec![text])).batch("tenant-7", Batch::new(100, seconds(10))).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// The inputs of one start stay together: where they do not fit, that batch begins, and they are the first of the next one. 16 MiB are
+    /// as much as any number.
+    ///
+    /// # Durability
+    ///
+    /// The inputs are stored when this answers `Ok`, in the order in which their starts happened. An [id](Start::id) is that of these inputs,
+    /// not of the workflow: a second start with the same one puts nothing in, as long as the workflow of the first has not been
+    /// deleted. One that is cancelled or paused gets no more.
+    pub fn batch(self, key: impl Into<String>, batch: Batch) -> Self {
+        let inputs = self.call.input.len();
+        self.keyed(Keyed::Batch { key: key.into(), batch, inputs })
     }
 }
 
@@ -198,13 +312,21 @@ impl<'a, W: Workflow> IntoFuture for Start<'a, W> {
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Self { client, call, id, options } = self;
-        let given = id
-            .map_or_else(|| Ok(Id::generate()), |id| Id::new(&id))
-            .and_then(|id| describe::<W>(id, &call, &options))
-            .map(|given| vec![given]);
+        let problem = self.problem().map(|problem| Error::new(ErrorKind::Usage, problem));
+        let Self { client, call, id, keyed, if_open, options, .. } = self;
+        let has_id = id.is_some();
+        let given =
+            id.map_or_else(|| Ok(Id::generate()), |id| Id::new(&id)).and_then(|id| describe::<W>(id, &call, &options));
         Box::pin(async move {
-            let handles = start_all(client, given?, options.if_exists, options.tx).await?;
+            if let Some(problem) = problem {
+                return Err(problem);
+            }
+            let given = given?;
+            if let Some(keyed) = keyed {
+                let key = keyed.check(&given, if_open, has_id)?;
+                return start_keyed(client, given, key, options.if_exists, has_id, options.tx).await;
+            }
+            let handles = start_all(client, vec![given], options.if_exists, options.tx).await?;
             handles.into_iter().next().ok_or_else(|| Error::new(ErrorKind::Database, "a start gave no answer"))
         })
     }

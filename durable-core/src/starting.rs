@@ -154,7 +154,7 @@ fn handles<T>(
     given.into_iter().zip(answers).map(handle).collect()
 }
 
-fn check_existing(given: &NewWorkflow, found: &Started, policy: IfExists) -> Result<(), Error> {
+pub(crate) fn check_existing(given: &NewWorkflow, found: &Started, policy: IfExists) -> Result<(), Error> {
     let id = &given.id;
     let conflict = |problem: String| Err(Error::new(ErrorKind::Conflict, problem));
     if let Some((name, version)) = &found.existing

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde::Serialize;
 use sqlx::{PgConnection, Row};
 
 use super::query;
@@ -50,4 +51,20 @@ pub(crate) async fn attributes(
             })
         })
         .collect()
+}
+
+/// An attribute in the form that functions of the database read.
+#[derive(Serialize)]
+struct AttributeRow<'a> {
+    name: &'a str,
+    value: Option<&'a serde_json::value::RawValue>,
+    sort: &'a str,
+}
+
+/// Attributes for a function that starts a workflow with them.
+pub(crate) fn as_json<'a>(attributes: impl Iterator<Item = &'a StoredAttribute>) -> Result<String, sqlx::Error> {
+    let rows: Vec<_> = attributes
+        .map(|a| AttributeRow { name: &a.name, value: serde_json::from_str(&a.value).ok(), sort: &a.sort })
+        .collect();
+    serde_json::to_string(&rows).map_err(|e| sqlx::Error::Encode(Box::new(e)))
 }

@@ -28,6 +28,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 11, name: "queue", text: include_str!("../../migrations/0011_queue.sql") },
     Migration { version: 12, name: "schedule", text: include_str!("../../migrations/0012_schedule.sql") },
     Migration { version: 13, name: "deadline", text: include_str!("../../migrations/0013_deadline.sql") },
+    Migration { version: 14, name: "start_key", text: include_str!("../../migrations/0014_start_key.sql") },
 ];
 
 const ACT: &str = "migrate the database";

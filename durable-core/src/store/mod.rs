@@ -20,6 +20,7 @@ pub(crate) mod fork;
 pub(crate) mod generation;
 pub(crate) mod hint;
 pub(crate) mod inspect;
+pub(crate) mod keyed;
 pub(crate) mod lease;
 pub(crate) mod link;
 pub(crate) mod list;

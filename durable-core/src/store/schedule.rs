@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
+use super::attribute::as_json;
 use super::cancel::Cut;
 use super::query;
 use super::sql::Sql;
@@ -36,14 +36,6 @@ pub(crate) struct NewSchedule {
     pub(crate) jitter: Duration,
 }
 
-/// An attribute in the form that `start_waiting` reads.
-#[derive(Serialize)]
-struct AttributeRow<'a> {
-    name: &'a str,
-    value: Option<&'a serde_json::value::RawValue>,
-    sort: &'a str,
-}
-
 /// Create a schedule, or change it.
 pub(crate) async fn set_schedule(
     connection: &mut PgConnection,
@@ -54,10 +46,6 @@ pub(crate) async fn set_schedule(
         Rule::Cron(cron) => (Some(&*cron.expression), Some(cron.zone.name()), None, None),
         Rule::Every { period_s, offset_s } => (None, None, Some(*period_s), Some(*offset_s)),
     };
-    let attributes = new.attributes.iter().flat_map(|attributes| attributes.iter());
-    let attributes: Vec<_> = attributes
-        .map(|a| AttributeRow { name: &a.name, value: serde_json::from_str(&a.value).ok(), sort: &a.sort })
-        .collect();
     query(&sql.set_schedule)
         .bind(&new.name)
         .bind(new.workflow)
@@ -65,7 +53,7 @@ pub(crate) async fn set_schedule(
         .bind(&new.input)
         .bind(&new.queue)
         .bind(new.priority)
-        .bind(serde_json::to_string(&attributes).map_err(|e| sqlx::Error::Encode(Box::new(e)))?)
+        .bind(as_json(new.attributes.iter().flat_map(|attributes| attributes.iter()))?)
         .bind(new.deadline.map(millis))
         .bind(cron)
         .bind(time_zone)

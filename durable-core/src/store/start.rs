@@ -59,6 +59,21 @@ pub(crate) struct Started {
     pub(crate) row_at: Option<Arc<str>>,
 }
 
+impl Started {
+    /// One that was there already.
+    pub(crate) fn existing(as_is: (String, i32), same_input: bool) -> Self {
+        Self {
+            created: false,
+            born_here: false,
+            created_at: DateTime::default(),
+            existing: Some(as_is),
+            same_input,
+            refused: false,
+            row_at: None,
+        }
+    }
+}
+
 /// Workflows that are started all or, by the policy, not at all.
 #[derive(Clone, Copy)]
 pub(crate) struct StartGroup<'g> {

@@ -9,12 +9,13 @@ const NAMED_MAX: i64 = 5;
 
 /// What there is to do in a schema, as of one moment.
 pub(crate) struct Work {
+    /// Or still to be stopped by a worker, where somebody waits for that.
     pub(crate) running: i64,
     /// Queued or suspended, and due.
     pub(crate) due: i64,
     /// Until the next one is due, if one will be.
     pub(crate) next_in_ms: Option<i64>,
-    /// Schedules that have a tick to start now.
+    /// Schedules that have a tick to start now, and starts that were held back until now.
     pub(crate) ticks: i64,
     /// Until the next tick.
     pub(crate) tick_in_ms: Option<i64>,
@@ -28,8 +29,20 @@ impl Work {
 
 /// Look at it.
 pub(crate) async fn work(connection: &mut PgConnection, sql: &Sql) -> Result<Work, sqlx::Error> {
+    let row = sqlx::query(AssertSqlSafe(look(&sql.schema))).fetch_one(connection).await?;
+    Ok(Work {
+        running: row.try_get("running")?,
+        due: row.try_get("due")?,
+        next_in_ms: row.try_get("next_in_ms")?,
+        ticks: row.try_get("ticks")?,
+        tick_in_ms: row.try_get("tick_in_ms")?,
+    })
+}
+
+/// The statement for it.
+fn look(schema: &str) -> String {
     // One statement, so that nothing changes its status between two looks. Rounded up: never too early.
-    let statement = format!(
+    format!(
         "with closed as (
              -- Queues whose limits let nobody of those who wait begin now; not while a place is yet to be given up.
              select q.name, q.is_paused
@@ -58,9 +71,11 @@ pub(crate) async fn work(connection: &mut PgConnection, sql: &Sql) -> Result<Wor
                and exists (select from \"{schema}\".place p
                            where p.queue = k.queue and p.partition = k.partition and p.due_at is not null)
          ),
+         -- A start that is held back waits for its batch's time, or for a workflow to end.
          open as (
-             select w.status, d.at as deadline, \"{schema}\".now() as now,
-                    case when not exists (
+             select w.status, w.stopping, d.at as deadline, \"{schema}\".now() as now,
+                    case when h.id is not null then h.due_at
+                         when not exists (
                         select from closed c
                         where c.name = w.queue and (c.is_paused or exists (
                             select from \"{schema}\".place p
@@ -68,9 +83,13 @@ pub(crate) async fn work(connection: &mut PgConnection, sql: &Sql) -> Result<Wor
                     ) then w.due_at end as due_at
              from \"{schema}\".workflow w
              left join \"{schema}\".deadline d on d.bucket = w.bucket and d.id = w.id
+             left join \"{schema}\".held_start h on h.bucket = w.bucket and h.id = w.id
              where w.status in ('queued', 'running', 'suspended', 'blocked')
          )
-         select count(*) filter (where status = 'running') as running,
+         select count(*) filter (where status = 'running' or status in ('queued', 'suspended') and stopping is not null)
+                + (select count(*) from \"{schema}\".held_start h
+                   join \"{schema}\".workflow a on a.bucket = h.after_bucket and a.id = h.after
+                   where a.stopping is not null and \"{schema}\".is_open(a.bucket, a.id)) as running,
                 count(*) filter (where status in ('queued', 'suspended') and due_at <= now or deadline <= now) as due,
                 ceil(extract(epoch from least(
                     min(due_at - now) filter (where status in ('queued', 'suspended') and due_at > now),
@@ -79,20 +98,14 @@ pub(crate) async fn work(connection: &mut PgConnection, sql: &Sql) -> Result<Wor
                     as next_in_ms,
                 (select count(*) from \"{schema}\".schedule s
                  where s.due_at <= \"{schema}\".now()
-                    or s.may_start and (s.overlap = 'allow' or \"{schema}\".open_tick(s.name) is null)) as ticks,
+                    or s.may_start and (s.overlap = 'allow' or \"{schema}\".open_tick(s.name) is null))
+                + (select count(*) from \"{schema}\".held_start h
+                   where h.due_at <= \"{schema}\".now()
+                      or h.after is not null and not \"{schema}\".is_open(h.after_bucket, h.after)) as ticks,
                 (select ceil(extract(epoch from min(s.due_at) - \"{schema}\".now()) * 1000)::bigint
                  from \"{schema}\".schedule s where s.due_at > \"{schema}\".now()) as tick_in_ms
-         from open",
-        schema = sql.schema
-    );
-    let row = sqlx::query(AssertSqlSafe(statement)).fetch_one(connection).await?;
-    Ok(Work {
-        running: row.try_get("running")?,
-        due: row.try_get("due")?,
-        next_in_ms: row.try_get("next_in_ms")?,
-        ticks: row.try_get("ticks")?,
-        tick_in_ms: row.try_get("tick_in_ms")?,
-    })
+         from open"
+    )
 }
 
 /// Some of what there is to do, for a message.

@@ -45,6 +45,10 @@ pub(crate) struct Wake {
     schedules: Notify,
     /// Some tick of a schedule waits for a workflow to end.
     ticks_wait: AtomicBool,
+    /// Some start is held back until a workflow has ended.
+    starts_wait: AtomicBool,
+    /// A start of this process may be held back that no look has seen yet, because it was made in a transaction of the caller's.
+    starts_unseen: AtomicBool,
 }
 
 impl Wake {
@@ -141,17 +145,38 @@ impl Wake {
         self.schedules.notify_one();
     }
 
-    /// This has ended, for which a tick of its schedule may be waiting.
+    /// This has ended, for which a tick of its schedule may be waiting, or a start.
     pub(crate) fn a_tick_may_start(&self, id: &Id) {
         // What a schedule starts is called `name/..`.
-        if self.ticks_wait.load(Ordering::Relaxed) && id.as_str().contains('/') {
+        let of_schedule = self.ticks_wait.load(Ordering::Relaxed) && id.as_str().contains('/');
+        if of_schedule || self.starts_wait.load(Ordering::Relaxed) {
             self.look_at_schedules();
         }
+    }
+
+    /// Whether some start is held back until a workflow has ended, as the last look saw it.
+    pub(crate) fn starts_wait(&self, some: bool) {
+        self.starts_wait.store(some, Ordering::Relaxed);
     }
 
     /// Whether some tick waits, as the last look saw it.
     pub(crate) fn ticks_wait(&self, some: bool) {
         self.ticks_wait.store(some, Ordering::Relaxed);
+    }
+
+    /// A start may be held back, once a transaction of the caller's commits.
+    pub(crate) fn start_is_unseen(&self) {
+        self.starts_unseen.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether one may be that no look has seen.
+    pub(crate) fn some_start_is_unseen(&self) -> bool {
+        self.starts_unseen.load(Ordering::Relaxed)
+    }
+
+    /// A look has seen those that are held back.
+    pub(crate) fn starts_are_seen(&self) {
+        self.starts_unseen.store(false, Ordering::Relaxed);
     }
 
     /// Wait until schedules are to be looked at.

@@ -15,6 +15,7 @@ mod deadline;
 mod drive;
 mod events;
 mod execute;
+mod held;
 mod lease;
 mod local;
 mod orders;

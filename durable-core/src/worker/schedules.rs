@@ -2,14 +2,15 @@
 //!
 //! Every worker keeps all of them, whatever its queue. It looks which are due and decides (`rule::due`); the statement that acts on
 //! one takes that only if the schedule still stands as it was seen, so it does not matter how many do the same. When the next
-//! one is due comes with the look for dead workers, so that nobody looks for it where there is none.
+//! one is due comes with the look for dead workers, so that nobody looks for it where there is none. Starts that are held back
+//! have their time in the same way, and the same look (`held`).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 
-use super::{Engine, cut};
+use super::{Engine, cut, held};
 use crate::clock::Moves;
 use crate::ctx::attempt::far_future;
 use crate::error::Error;
@@ -61,7 +62,7 @@ pub(super) async fn keep_schedules(engine: &Arc<Engine>) {
             }
             () = tokio::time::sleep_until(is_time.into()) => {}
             () = engine.plan.wake.schedules() => tokio::time::sleep_until((looked_at + REST).into()).await,
-            () = moves.next(), if next.is_some() => {}
+            () = moves.next(), if next.is_some() || engine.plan.wake.some_start_is_unseen() => {}
         }
         looked_at = Instant::now();
         next = round(engine).await.unwrap_or_else(|error| {
@@ -73,6 +74,7 @@ pub(super) async fn keep_schedules(engine: &Arc<Engine>) {
 
 /// Act on what is due now. When there is something to do again.
 async fn round(engine: &Arc<Engine>) -> Result<Option<Instant>, Error> {
+    let held_for = held::release(engine).await?;
     let Looked { mut due, next_in, some_wait } = call!(engine.writes, "look at schedules", connection =>
         store::schedules_due(connection, &engine.plan.sql, LOOK_MAX))?;
     let looked_at = Instant::now();
@@ -84,7 +86,7 @@ async fn round(engine: &Arc<Engine>) -> Result<Option<Instant>, Error> {
     let acted: Vec<Option<Duration>> = acts.collect().await;
     let waits = some_wait.then_some(AGAIN_AFTER);
     let full = is_full.then_some(Duration::ZERO);
-    let next = acted.into_iter().chain([next_in, waits, full]).flatten().min();
+    let next = acted.into_iter().chain([next_in, waits, full, held_for]).flatten().min();
     Ok(next.and_then(|away| looked_at.checked_add(away)))
 }
 

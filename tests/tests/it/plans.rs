@@ -14,8 +14,9 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
 /// Those that grow with the work.
 #[rustfmt::skip]
-const HOT: [&str; 11] =
-    ["workflow", "step", "message", "child", "event", "attribute", "operation", "stream", "stream_value", "place", "tick"];
+const HOT: [&str; 14] =
+    ["workflow", "step", "message", "child", "event", "attribute", "operation", "stream", "stream_value", "place", "tick", "start_key",
+     "held_start", "batch_input"];
 
 /// Rows in a batch.
 const BATCH: usize = 500;
@@ -81,6 +82,14 @@ const SOME_AGE: &str = "
     insert into durable.tick (schedule, id, bucket, at, kind, started_at)
     select 'name-' || n % 1000, 'w-' || n, n % 64, now(), 'tick', case when n % 100 > 0 then now() end from generate_series(1, 20000) n;
 
+    insert into durable.start_key (name, how, key, bucket, id)
+    select 'name-1', 'batch', 'key-' || n, n % 64, 'w-' || n from generate_series(1, 20000) n;
+    insert into durable.held_start (bucket, id, due_at)
+    select n % 64, 'w-' || n, now() + n * interval '1 s' from generate_series(1, 20000) n;
+    insert into durable.batch_input (bucket, id, n, name, call, inputs)
+    select n % 64, 'w-' || n, 0, 'name-1', 'call-' || n, '1' from generate_series(1, 20000) n;
+
+    analyze durable.start_key; analyze durable.held_start; analyze durable.batch_input;
     analyze durable.schedule; analyze durable.tick;
     analyze durable.attribute; analyze durable.operation; analyze durable.event; analyze durable.ending; analyze durable.deadline;
     analyze durable.place; analyze durable.stream; analyze durable.stream_value;
@@ -158,6 +167,7 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("recorded", "bucket id lane integer owner"),
     ("register", "owner ms text integer queue"),
     ("release", "owner bucket id integer json integer"),
+    ("release_starts", "integer"),
     ("schedules", "id limit"),
     ("schedules_due", "limit"),
     ("send", "bucket id topic text json"),
@@ -181,6 +191,7 @@ const PARAMETERS: &[(&str, &str)] = &[
         "owner buckets ids integers integers buckets ids lanes integers buckets ids texts integers texts buckets bigints \
          jsons flags jsons bigints",
     ),
+    ("start_keyed", "id name integer queue text integer json ms json text text ms text ms ms integer"),
     ("start_new", "owner buckets ids texts integers texts buckets bigints jsons flags"),
     ("steps", "bucket id"),
     ("steps_after", "bucket id lane integer limit limit"),
@@ -344,7 +355,7 @@ const FOR_PEOPLE: &[&str] = &["note_code", "list_newest", "list_oldest", "counts
 #[rustfmt::skip]
 const ON_THE_APPLICATIONS: &[&str] =
     &["start", "start_attributed", "fork", "cancel", "change_deadline", "send", "set_attribute", "set_schedule", "ask_schedule", "operate_schedule",
-      "transact", "mark_stands"];
+      "transact", "mark_stands", "start_keyed"];
 
 /// Plan every statement as a planner does, and say which read a hot table from end to end.
 async fn full_reads(connection: &mut PgConnection, planner: &Planner) -> Result<Vec<String>> {

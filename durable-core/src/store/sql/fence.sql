@@ -1,5 +1,5 @@
 -- Fence the workers whose lease has ended, and say which dead workers still own something, from a bounded look ($1); and how
--- many milliseconds the next deadline is away, and the next schedule.
+-- many milliseconds the next deadline is away, and the next schedule or batch.
 -- It looks at every owner that is not alive, not only at those fenced just now: so what a dying worker did in its last moment
 -- is repaired by the next round, and a worker whose row vanished strands nothing.
 -- Locks: the expired workers' rows.
@@ -48,7 +48,10 @@ select array(
        -- For whoever keeps the deadlines: this look is made anyway.
        (select greatest(0, ceil(extract(epoch from d.at - durable.now()) * 1000))::bigint
         from durable.deadline d order by d.at limit 1) as deadline_in_ms,
-       -- Where something waits for a workflow to end, somebody has to look again and again.
+       -- Where something waits for a workflow to end, somebody has to look again and again: with each of these looks.
        least((select greatest(0, ceil(extract(epoch from s.due_at - durable.now()) * 1000))::bigint
               from durable.schedule s where s.due_at is not null order by s.due_at limit 1),
-             (select 1000 from durable.schedule s where s.may_start limit 1)) as schedule_in_ms
+             (select 0 from durable.schedule s where s.may_start limit 1),
+             (select greatest(0, ceil(extract(epoch from h.due_at - durable.now()) * 1000))::bigint
+              from durable.held_start h where h.due_at is not null order by h.due_at limit 1),
+             (select 0 from durable.held_start h where h.after is not null limit 1)) as schedule_in_ms
