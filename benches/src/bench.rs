@@ -110,8 +110,8 @@ impl Bench {
 
     /// The state in which every measurement begins: empty tables, nothing left to write.
     pub(crate) async fn fresh(&self) -> Result<()> {
-        let empty =
-            "truncate durable.workflow, durable.step, durable.message, durable.worker, bench.step, bench.workflow";
+        let empty = "truncate durable.workflow, durable.step, durable.message, durable.worker, durable.place, durable.partition, durable.queue, \
+             bench.step, bench.workflow";
         sqlx::raw_sql(empty).execute(&self.pool).await.context("could not empty the tables")?;
         sqlx::raw_sql("checkpoint").execute(&self.pool).await.context("could not write a checkpoint")?;
         Ok(())
@@ -127,9 +127,14 @@ impl Bench {
 
     /// Wait until nobody but us is connected: a session adds its figures to the statistics at its end.
     pub(crate) async fn alone(&self) -> Result<()> {
+        self.alone_but(0).await
+    }
+
+    /// The same, but for so many sessions that stay.
+    pub(crate) async fn alone_but(&self, others: i64) -> Result<()> {
         let sessions = "select count(*) from pg_stat_activity where backend_type = 'client backend'";
         for _ in 0..1_000 {
-            if sqlx::query_scalar::<_, i64>(sessions).fetch_one(&self.pool).await? == 1 {
+            if sqlx::query_scalar::<_, i64>(sessions).fetch_one(&self.pool).await? == 1 + others {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -2,6 +2,7 @@
 
 use crate::figure::Figure::{self, *};
 use crate::relay::Transport;
+use crate::workloads::lines::Line;
 use crate::workloads::{curves, profile};
 
 /// One line of the report.
@@ -135,6 +136,101 @@ pub(crate) const GROUPS: &[Group] = &[
             row("w3-drain", "W3, one worker drains 50,000", "workflows/s", Drained, A, AtLeast(2.5)),
             row("w3-bulk", "W3, enqueue 10,000 per call", "workflows/s", BulkStarts, A, AtLeast(4.0)),
             row("w3-single", "W3, enqueue one by one, 64 callers", "workflows/s", SingleStarts, A, AtLeast(0.65)),
+        ],
+    },
+    Group {
+        title: "queues of 100,000",
+        rounds: Rounds::InTurns,
+        rows: &[
+            row("q1", "100,000 drained by one process", "workflows/s", Drain(Line::Plain(1, 2_000)), A, Nothing),
+            row(
+                "q1-statements",
+                "statements of each",
+                "statements",
+                DrainStatements(Line::Plain(1, 2_000)),
+                Fixed(0.1, "budget"),
+                AtMost(1.0),
+            ),
+            row(
+                "q2",
+                "by two processes",
+                "workflows/s",
+                Drain(Line::Plain(2, 1_000)),
+                Measured(Drain(Line::Plain(1, 2_000)), "one process"),
+                Nothing,
+            ),
+            row(
+                "q2-statements",
+                "statements of each",
+                "statements",
+                DrainStatements(Line::Plain(2, 1_000)),
+                Fixed(0.1, "budget"),
+                AtMost(1.0),
+            ),
+            row(
+                "q4",
+                "by four processes",
+                "workflows/s",
+                Drain(Line::Plain(4, 500)),
+                Measured(Drain(Line::Plain(1, 2_000)), "one process"),
+                Nothing,
+            ),
+            row(
+                "q4-statements",
+                "statements of each",
+                "statements",
+                DrainStatements(Line::Plain(4, 500)),
+                Fixed(0.1, "budget"),
+                AtMost(1.0),
+            ),
+            row(
+                "q-50",
+                "from a queue that lets 50 run",
+                "workflows/s",
+                Drain(Line::Limit(50)),
+                Measured(Drain(Line::Plain(1, 50)), "a worker of 50"),
+                Nothing,
+            ),
+            row(
+                "q-50-statements",
+                "statements of each",
+                "statements",
+                DrainStatements(Line::Limit(50)),
+                Measured(DrainStatements(Line::Plain(1, 50)), "a worker of 50"),
+                Nothing,
+            ),
+            row(
+                "q-keys",
+                "from 1,000 partitions, two of each",
+                "workflows/s",
+                Drain(Line::Partitions(1_000, 2)),
+                Measured(Drain(Line::Plain(1, 2_000)), "one process"),
+                Nothing,
+            ),
+            row(
+                "q-keys-statements",
+                "statements of each",
+                "statements",
+                DrainStatements(Line::Partitions(1_000, 2)),
+                Fixed(0.1, "budget"),
+                AtMost(1.0),
+            ),
+            row(
+                "q-later",
+                "beside 1,000,000 for tomorrow",
+                "workflows/s",
+                Drain(Line::BesideLater),
+                Measured(Drain(Line::Plain(1, 2_000)), "one process"),
+                AtLeast(0.9),
+            ),
+            row(
+                "q-snapshot",
+                "beside a snapshot from 300,000 before",
+                "workflows/s",
+                Drain(Line::BesideSnapshot),
+                Measured(Drain(Line::Plain(1, 2_000)), "one process"),
+                AtLeast(0.9),
+            ),
         ],
     },
     Group {

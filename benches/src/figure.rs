@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use crate::bench::Bench;
 use crate::relay::{Relay, Transport};
 use crate::workloads::closed::{self, Load};
+use crate::workloads::lines::{self, Line};
 use crate::workloads::{cost, processes, queue, sleepers, takeover};
 use crate::{bare, limits};
 
@@ -34,6 +35,9 @@ pub(crate) enum Figure {
     BulkStarts,
     Drained,
     SingleStarts,
+    /// A queue of 100,000, in workflows per second, and in statements per workflow.
+    Drain(Line),
+    DrainStatements(Line),
     /// W5: bytes per workflow; steps per second of W1 at 256 beside so many, and without them by turns.
     SleeperBytes,
     StepsBeside(u32),
@@ -90,6 +94,10 @@ async fn probe(bench: &Bench, figure: Figure) -> Result<Vec<(Figure, f64)>> {
         Figure::BulkStarts | Figure::Drained => {
             let found = queue::enqueue_and_drain(bench).await?;
             vec![(Figure::BulkStarts, found.enqueued), (Figure::Drained, found.drained)]
+        }
+        Figure::Drain(line) | Figure::DrainStatements(line) => {
+            let found = lines::drain(bench, line).await?;
+            vec![(Figure::Drain(line), found.per_s), (Figure::DrainStatements(line), found.statements)]
         }
         Figure::SingleStarts => vec![(figure, queue::enqueue_singly(bench).await?)],
         Figure::SleeperBytes => vec![(figure, sleepers::memory(bench).await?)],

@@ -24,6 +24,13 @@ const SLEEPERS: &str = "
            '[1]'
     from generate_series(1, $2) as i";
 
+/// Queued for tomorrow.
+const LATER: &str = "
+    insert into durable.workflow (bucket, id, name, version, queue, status, due_at, input)
+    select $1, '018f0000-0000-7000-' || (10000000000000000 + $1::bigint * 1000000000 + i), 'one_step', 1, 'default',
+           'queued', now() + interval '1 day' + i * interval '1 ms', '[200]'
+    from generate_series(1, $2) as i";
+
 /// Workflows that have ended, and their ten steps.
 const ENDED: &str = "
     insert into durable.workflow
@@ -39,23 +46,28 @@ const STEPS: &str = "
 
 /// Suspended workflows.
 pub(crate) async fn sleepers(bench: &Bench, count: u32) -> Result<()> {
-    let load = |connection, bucket| Box::pin(fill(connection, bucket, count / BUCKETS, false));
+    let load = |connection, bucket| Box::pin(fill(connection, bucket, count / BUCKETS, SLEEPERS));
+    in_parallel(bench, count, load).await
+}
+
+/// Workflows that are queued for later.
+pub(crate) async fn later(bench: &Bench, count: u32) -> Result<()> {
+    let load = |connection, bucket| Box::pin(fill(connection, bucket, count / BUCKETS, LATER));
     in_parallel(bench, count, load).await
 }
 
 /// So many steps of workflows that have ended; the seconds that it took.
 pub(crate) async fn history(bench: &Bench, steps: u32) -> Result<f64> {
     let began = Instant::now();
-    let load = |connection, bucket| Box::pin(fill(connection, bucket, steps / 10 / BUCKETS, true));
+    let load = |connection, bucket| Box::pin(fill(connection, bucket, steps / 10 / BUCKETS, ENDED));
     in_parallel(bench, steps, load).await?;
     Ok(began.elapsed().as_secs_f64())
 }
 
-async fn fill(mut connection: PgConnection, bucket: i16, count: u32, ended: bool) -> Result<PgConnection> {
-    let workflows = if ended { ENDED } else { SLEEPERS };
+async fn fill(mut connection: PgConnection, bucket: i16, count: u32, workflows: &'static str) -> Result<PgConnection> {
     let count = i32::try_from(count)?;
     sqlx::query(workflows).bind(bucket).bind(count).execute(&mut connection).await?;
-    if ended {
+    if workflows == ENDED {
         sqlx::query(STEPS).bind(bucket).bind(count).bind(payload(200)).execute(&mut connection).await?;
     }
     Ok(connection)

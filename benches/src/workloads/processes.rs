@@ -13,6 +13,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child as Process, ChildStdin, ChildStdout, Command};
 
 use super::closed::{self, Load};
+use super::lines::{self, Line};
 use super::{sleepers, takeover};
 use crate::bench::{Bench, Pace};
 
@@ -24,6 +25,8 @@ pub(crate) const CHILD: &str = "--child";
 pub(crate) enum Role {
     /// Runs W1 when told, and answers with its steps per second.
     Loop { url: String, in_flight: usize, warm_up_ms: u64, ours_ms: u64 },
+    /// Drains a queue until it is told to end.
+    Drainer { url: String, line: Line },
     /// Puts workflows to sleep, and tells its memory.
     Sleepers { url: String },
     /// Holds workflows in their last step, to be killed.
@@ -118,6 +121,7 @@ pub(crate) async fn child(orders: &str) -> Result<()> {
                 say(&measured.steps_per_s.to_string());
             }
         }
+        Role::Drainer { url, line } => lines::child(&url, line).await?,
         Role::Sleepers { url } => sleepers::child(&url).await?,
         Role::Victim { url, workflows } => takeover::victim(&url, workflows).await?,
     }

@@ -67,14 +67,43 @@ pub(crate) struct Sources<'s> {
     pub(crate) bodies: &'s (Vec<String>, Vec<i32>),
 }
 
-/// Take up to `limit` due workflows for `owner`, and say whether there are more to be taken at once.
+/// Where a look for workflows got to, of those that are queued and of those whose wait is over.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Reached {
+    ready: Option<(i16, DateTime<Utc>)>,
+    due: Option<DateTime<Utc>>,
+}
+
+impl Reached {
+    /// A later look got to here; what that had nothing of is where it was.
+    fn see(&mut self, row: &PgRow) -> Result<(), sqlx::Error> {
+        let due_at: Option<DateTime<Utc>> = row.try_get("due_at")?;
+        match row.try_get::<Option<&str>, _>("arm")? {
+            Some("ready") => self.ready = self.ready.max(Some(row.try_get("priority")?).zip(due_at)),
+            Some("due") => self.due = self.due.max(due_at),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// What a claim has come to.
+pub(crate) struct Taken {
+    pub(crate) claimed: Vec<Claimed>,
+    /// There are more to be taken at once.
+    pub(crate) more: bool,
+    pub(crate) reached: Reached,
+}
+
+/// Take up to `limit` due workflows for `owner`, from where an earlier look got to.
 pub(crate) async fn claim(
     connection: &mut PgConnection,
     sql: &Sql,
     owner: OwnerId,
     sources: &Sources<'_>,
     limit: i64,
-) -> Result<(Vec<Claimed>, bool), sqlx::Error> {
+    from: Reached,
+) -> Result<Taken, sqlx::Error> {
     let mut rows = query(&sql.claim)
         .bind(owner.0)
         .bind(sources.queue)
@@ -82,14 +111,19 @@ pub(crate) async fn claim(
         .bind(&sources.bodies.1)
         .bind(limit)
         .bind(sources.limited)
+        .bind(from.ready.map(|(priority, _)| priority))
+        .bind(from.ready.map(|(_, due_at)| due_at))
+        .bind(from.due)
         .fetch_all(connection)
         .await?;
     let seen_at = Instant::now();
     let known = rows.len();
     rows.retain(|row| !matches!(row.try_get::<Option<&str>, _>("id"), Ok(None)));
     let more = rows.len() < known || i64::try_from(rows.len()).is_ok_and(|many| many >= limit);
-    let claimed = rows.iter().map(|row| claimed(row, seen_at));
-    Ok((claimed.collect::<Result<_, _>>()?, more))
+    let mut reached = from;
+    rows.iter().try_for_each(|row| reached.see(row))?;
+    let claimed = rows.iter().map(|row| claimed(row, seen_at)).collect::<Result<_, _>>()?;
+    Ok(Taken { claimed, more, reached })
 }
 
 fn claimed(row: &PgRow, seen_at: Instant) -> Result<Claimed, sqlx::Error> {

@@ -10,6 +10,7 @@ use super::lease::{Lease, LeaseView};
 use crate::clock::DatabaseClock;
 use crate::error::Error;
 use crate::group::{Group, Item, Writer};
+use crate::history::Kind;
 use crate::id::{Id, OwnerId};
 use crate::sabotage::{Sabotage, sabotaged};
 use crate::status::Status;
@@ -20,7 +21,7 @@ use crate::store::step::{StepRow, record};
 /// Writers of ordinary items. Two keep the server busy while one statement's answers are carried out.
 const WRITERS: usize = 2;
 
-/// Connections of the committer: one for each writer, one for what is large, and one for ends of children.
+/// Connections of the committer: one for each writer, one for what is large, and one for what needs locks.
 pub(super) const LINKS: usize = WRITERS + 2;
 
 /// From here on an item has a writer of its own kind, so that the many small ones do not wait while the server parses
@@ -71,6 +72,11 @@ impl Write {
     fn parent(&self) -> Option<&Id> {
         self.row.as_ref().and_then(|row| row.parent.as_ref())
     }
+
+    /// Whether it needs rows locked before anything is written: those of parents, or its own where an undo step is registered.
+    fn locks(&self) -> bool {
+        self.parent().is_some() || self.steps.iter().any(|step| step.kind == Kind::Undo)
+    }
 }
 
 impl Item for Write {
@@ -89,15 +95,15 @@ impl Item for Write {
 pub(crate) struct Committer {
     ordinary: Vec<Group<Write>>,
     large: Group<Write>,
-    /// Ends of children wake others, which takes another statement; so they go apart, and what has no parent pays nothing for
-    /// it.
-    children: Group<Write>,
+    /// Ends of children wake others, and undo steps are registered under a lock, which takes another statement; so they go apart, and
+    /// the others pay nothing for it.
+    locking: Group<Write>,
 }
 
 impl Committer {
     pub(super) fn new(links: &Arc<Links>, owner: OwnerId, lease: &Lease, clock: &Arc<DatabaseClock>) -> Self {
         let group = || Group::new(Statement { links: links.clone(), owner, lease: lease.view(), clock: clock.clone() });
-        Self { ordinary: std::iter::repeat_with(group).take(WRITERS).collect(), large: group(), children: group() }
+        Self { ordinary: std::iter::repeat_with(group).take(WRITERS).collect(), large: group(), locking: group() }
     }
 
     /// Write what one workflow has come to. `None` when the incarnation is over, and with it the right to write.
@@ -105,10 +111,10 @@ impl Committer {
         let id = write.row.as_ref().map(|row| &row.id).or_else(|| write.steps.first().map(|step| &step.id));
         let Some(id) = id else { return Ok(Some((write, Written::ALL))) };
         let place = usize::try_from(id.bucket()).unwrap_or_default() % WRITERS;
-        let group = match (write.parent(), write.bytes()) {
-            (Some(_), _) => &self.children,
-            (None, LARGE..) => &self.large,
-            (None, _) => &self.ordinary[place],
+        let group = match (write.locks(), write.bytes()) {
+            (true, _) => &self.locking,
+            (false, LARGE..) => &self.large,
+            (false, _) => &self.ordinary[place],
         };
         group.write(write).await
     }
@@ -151,8 +157,8 @@ impl Statement {
 
     /// One try. It may be repeated: what it wrote before then stands already.
     async fn once(&self, items: &[Write]) -> Result<Vec<Written>, Error> {
-        if items.iter().any(|write| write.parent().is_some()) {
-            return self.ends_of_children(items).await;
+        if items.iter().any(Write::locks) {
+            return self.with_locks(items).await;
         }
         if let [write] = items
             && self.alone(write).await?
@@ -182,15 +188,15 @@ impl Statement {
         Ok(answers)
     }
 
-    /// Ends of children, each with the wake-up of its parent in the same act.
-    async fn ends_of_children(&self, items: &[Write]) -> Result<Vec<Written>, Error> {
+    /// Ends of children, each with the wake-up of its parent in the same act; and registrations of undo steps.
+    async fn with_locks(&self, items: &[Write]) -> Result<Vec<Written>, Error> {
         let mut answers = vec![Written::ALL; items.len()];
         let mut left: Vec<usize> = (0..items.len()).collect();
         while !left.is_empty() {
             let (now, later) = apart_from_parents(items, left);
             let batch = Batch::of(items, |n| now.binary_search(&n).is_ok());
             let (steps, rows) = (batch.steps(), batch.rows());
-            let apart = call!(self.links, "commit the ends of children", connection =>
+            let apart = call!(self.links, "commit what needs locks", connection =>
                 commit_apart(connection, &self.links.sql, self.owner, &steps, &rows))?;
             batch.answer(&mut answers, &apart);
             left = later;

@@ -9,7 +9,7 @@ use super::{Engine, Plan};
 use crate::decide::Stop;
 use crate::error::Error;
 use crate::id::Id;
-use crate::store::claim::{self as store, Claimed, Sources};
+use crate::store::claim::{self as store, Claimed, Reached, Sources, Taken};
 use crate::store::lease;
 use crate::store::link::{Backoff, call};
 
@@ -24,7 +24,7 @@ pub(super) async fn poll(engine: &Arc<Engine>) {
     let plan = &engine.plan;
     let sweep_every = plan.settings.lease;
     let mut swept_at = Instant::now();
-    let mut more = false;
+    let (mut more, mut looks) = (false, Looks::default());
     loop {
         if swept_at.elapsed() >= sweep_every {
             sweep(engine).await;
@@ -36,7 +36,7 @@ pub(super) async fn poll(engine: &Arc<Engine>) {
         if !engine.lease.may_begin().await {
             return engine.lease.lost().await;
         }
-        let claimed = claim(engine, first, more).await;
+        let claimed = claim(engine, first, more, &mut looks).await;
         more = matches!(claimed, Ok(true));
         match claimed {
             Ok(true) => {}
@@ -51,13 +51,20 @@ pub(super) async fn poll(engine: &Arc<Engine>) {
 }
 
 /// Claim as many workflows as there is room for, and run them. Whether there may be more.
-async fn claim(engine: &Arc<Engine>, first: OwnedSemaphorePermit, more: bool) -> Result<bool, Error> {
+async fn claim(
+    engine: &Arc<Engine>,
+    first: OwnedSemaphorePermit,
+    more: bool,
+    looks: &mut Looks,
+) -> Result<bool, Error> {
     let plan = &engine.plan;
     let slots = gather(plan, first, more).await;
     let limit = slots.len();
     let sources = Sources { queue: &plan.settings.queue, limited: &plan.limited, bodies: plan.registry.names() };
-    let (claimed, more) = call!(engine.claims, "claim workflows", connection => store::claim(
-        connection, &plan.sql, engine.owner, &sources, i64::try_from(limit).unwrap_or(1)))?;
+    let (from, began_at) = (looks.from(), Instant::now());
+    let Taken { claimed, more, reached } = call!(engine.claims, "claim workflows", connection => store::claim(
+        connection, &plan.sql, engine.owner, &sources, i64::try_from(limit).unwrap_or(1), from.unwrap_or_default()))?;
+    looks.looked(from.is_none(), began_at.elapsed(), claimed.len(), more.then_some(reached));
     let running = engine.local.claimed(claimed.iter().map(|c| (&c.id, c.claims)));
     if !running.is_empty() {
         running.iter().for_each(|attempt| attempt.stop(Stop::Lost));
@@ -71,6 +78,45 @@ async fn claim(engine: &Arc<Engine>, first: OwnedSemaphorePermit, more: bool) ->
         tokio::spawn(async move { begin(&engine, claimed, slots).await });
     }
     Ok(more)
+}
+
+/// From where to look for workflows: from the beginning, unless that has become slow.
+///
+/// What was claimed stays in the indexes, ahead of what is due, for as long as the oldest snapshot of the whole server sees it: a
+/// report or a backup of ten minutes leaves what was claimed in that time, and each look would pass by all of it. So after a slow
+/// look from the beginning the next ones begin where it got to. What is due before that place, because it is of a higher
+/// priority or has come back from a worker that died, is found by the next look from the beginning: they are made
+/// often enough that the slow ones are a small part of the time.
+#[derive(Default)]
+struct Looks {
+    reached: Option<Reached>,
+    /// When the next look is to be from the beginning.
+    whole_at: Option<Instant>,
+}
+
+/// A look from the beginning that takes longer than this is slow; and so much longer for each workflow that it has claimed.
+const SLOW_FROM: Duration = Duration::from_millis(4);
+const SLOW_FROM_PER_CLAIM: Duration = Duration::from_micros(60);
+
+/// The time until the next look from the beginning, in times of what a slow one took; and the longest.
+const WHOLE_AFTER: u32 = 20;
+const WHOLE_AFTER_MAX: Duration = Duration::from_secs(1);
+
+impl Looks {
+    fn from(&self) -> Option<Reached> {
+        self.reached.filter(|_| self.whole_at.is_some_and(|at| Instant::now() < at))
+    }
+
+    /// A look took so long and got there; or there is nothing more to be found from there on.
+    fn looked(&mut self, whole: bool, took: Duration, claimed: usize, reached: Option<Reached>) {
+        self.reached = reached;
+        if whole {
+            let claimed = u32::try_from(claimed).unwrap_or(u32::MAX);
+            let is_slow = took > SLOW_FROM + SLOW_FROM_PER_CLAIM * claimed;
+            let pause = (took * WHOLE_AFTER).min(WHOLE_AFTER_MAX);
+            self.whole_at = is_slow.then(|| Instant::now() + pause);
+        }
+    }
 }
 
 /// All the room there is, within the bound of a claim. When the last claim has left `more` behind, workflows end all the
@@ -176,5 +222,36 @@ pub(super) async fn report_unknown(engine: &Arc<Engine>) {
             }
         }
         Err(error) => tracing::warn!(%error, "worker could not look for workflows without a body"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_after_a_slow_look_the_next_ones_go_on_from_there() {
+        let mut looks = Looks::default();
+        let reached = || Some(Reached::default());
+        looks.looked(true, SLOW_FROM, 0, reached());
+        assert!(looks.from().is_none(), "it was quick");
+        looks.looked(true, SLOW_FROM + SLOW_FROM_PER_CLAIM * 100, 100, reached());
+        assert!(looks.from().is_none(), "it was quick for so many");
+        looks.looked(true, Duration::from_secs(100), 100, reached());
+        assert!(looks.from().is_some());
+        looks.looked(false, Duration::from_secs(100), 100, reached());
+        assert!(looks.from().is_some(), "the time of a look that is not from the beginning says nothing");
+        looks.looked(false, Duration::ZERO, 3, None);
+        assert!(looks.from().is_none(), "there is nothing more from there on");
+    }
+
+    #[test]
+    fn after_a_time_a_look_is_from_the_beginning_again() {
+        let mut looks = Looks::default();
+        looks.looked(true, Duration::from_millis(10), 0, Some(Reached::default()));
+        let at = looks.whole_at.expect("it was slow");
+        assert!(at <= Instant::now() + Duration::from_millis(10) * WHOLE_AFTER);
+        looks.whole_at = Some(Instant::now());
+        assert!(looks.from().is_none());
     }
 }

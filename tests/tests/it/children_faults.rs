@@ -38,7 +38,7 @@ async fn a_family_outlives_a_crash_at_every_point() -> Result<()> {
     };
     let report = every_crash(db, worker, begin, |pool| async move { check(&pool, 1).await }).await?;
     report.assert_clean();
-    for act in ["start children", "look at children", "commit the ends of children"] {
+    for act in ["start children", "look at children", "commit what needs locks"] {
         for place in ["before", "after"] {
             let point = format!("{place} a call: {act}");
             assert!(report.points.contains(&point), "{point} in {:#?}", report.points);

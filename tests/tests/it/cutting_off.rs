@@ -160,6 +160,51 @@ async fn a_cancellation_that_is_rolled_back_undoes_nothing() -> Result<()> {
     Ok(())
 }
 
+#[step(tx)]
+async fn book(tx: &mut PgConnection) -> Result<()> {
+    sqlx::query("insert into application_row (name) values ('booked')").execute(tx).await?;
+    Ok(())
+}
+
+#[step(tx)]
+async fn unbook(tx: &mut PgConnection) -> Result<()> {
+    sqlx::query("delete from application_row where name = 'booked'").execute(tx).await?;
+    Ok(())
+}
+
+/// Is held before there is anything to undo.
+#[workflow]
+async fn late_trip(ctx: &Ctx) -> Result<()> {
+    ctx.run(gated("ready".into())).await?;
+    ctx.undo(unbook()).await;
+    ctx.run(book()).await?;
+    ctx.receive(GO).await?;
+    Ok(())
+}
+
+/// A cancellation that has found nothing to undo, and takes its time to commit: what is registered meanwhile waits for it, and then is
+/// not begun.
+#[tokio::test]
+async fn what_begins_while_a_cancellation_commits_is_not_left_without_being_undone() -> Result<()> {
+    let (db, kit) = (Db::new().await, Kit::default());
+    let durable = db.builder().register(late_trip).state(kit.clone()).start().await?;
+    let handle = durable.start(late_trip()).id("t").await?;
+    kit.gate.reached().await;
+    let mut tx = db.pool.begin().await?;
+    durable.cancel("t").in_tx(&mut tx).await?;
+    kit.gate.open();
+    db.until(
+        "select exists (select from application_row)
+             or exists (select from pg_stat_activity where wait_event_type = 'Lock' and query like '%for a batch of which not all went well%')",
+    )
+    .await;
+    tx.commit().await?;
+    handle.soon().await.unwrap_err();
+    db.until("select exists (select from durable.workflow where status = 'cancelled' and stopping is null)").await;
+    assert_eq!(db.count("select count(*) from application_row").await, 0);
+    Ok(())
+}
+
 #[tokio::test]
 async fn cancelling_a_parent_undoes_it_and_its_children() -> Result<()> {
     let (db, kit) = (Db::new().await, Kit::default());

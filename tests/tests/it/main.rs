@@ -11,6 +11,7 @@ mod children;
 mod children_cancelling;
 mod children_faults;
 mod children_many;
+mod claims;
 mod continuing;
 mod continuing_and_ending;
 mod crash;

@@ -106,7 +106,7 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("cancel", "id text owner"),
     ("cancel_lost", "owner bucket id integer buckets ids"),
     ("change_deadline", "id ms text owner"),
-    ("claim", "owner queue names versions limit names"),
+    ("claim", "owner queue names versions limit names bucket time time"),
     (
         "commit_apart",
         "owner buckets ids integers lanes integers texts texts jsons jsons jsons jsons times bigints \

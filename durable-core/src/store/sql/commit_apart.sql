@@ -5,9 +5,12 @@
 -- where `seen` is given, if nothing woke it since.
 -- What ends may be a child: then its parent ($23, $24, for each row or for none) is woken in the same act, once for all its
 -- children that end here. No parent may have a row of its own here.
+-- A registration of an undo step stands only if its workflow is held until this commits: whoever cuts a workflow off locks its row, and
+-- then looks whether there is something to be undone. Without the lock it would be told that there is nothing, and what
+-- the workflow does between that look and the end of the cancellation would never be undone.
 -- The answer is one row: what does not stand and what did not become, by number; and whose parents run.
--- Locks: as `commit`. With parents: all the rows, theirs too, in key order, before anything else is done; but none where the
--- very same was written before, so that a repeat has nothing to commit.
+-- Locks: as `commit`. With parents or registrations: all their rows, those of the parents too, in key order, before anything else is done;
+-- but none where the very same was written before, so that a repeat has nothing to commit.
 with parents as materialized (
     select e.n, e.parent_bucket as bucket, e.parent as id, e.bucket as child_bucket, e.id as child
     from unnest($15::smallint[], $16::text[], $17::integer[], $23::smallint[], $24::text[]) with ordinality
@@ -19,9 +22,20 @@ with parents as materialized (
           offset 0
       )
 ),
+undoable as materialized (
+    select u.bucket, u.id
+    from unnest($2::smallint[], $3::text[], $5::text[], $6::integer[], $7::text[]) as u (bucket, id, lane, seq, kind)
+    where u.kind = 'undo'
+      and not exists (
+          select from durable.step s
+          where s.bucket = u.bucket and s.workflow_id = u.id and s.lane = u.lane and s.seq = u.seq
+          offset 0
+      )
+),
 locked as materialized (
-    select w.bucket
-    from (select p.bucket, p.id from parents p union select p.child_bucket, p.child from parents p) k
+    select w.bucket, w.id, w.owner, w.claims
+    from (select p.bucket, p.id from parents p union select p.child_bucket, p.child from parents p
+          union select u.bucket, u.id from undoable u) k
     join durable.workflow w on w.bucket = any (array[k.bucket]) and w.id = k.id
     order by w.bucket + 0, w.id
     for no key update of w
@@ -46,6 +60,10 @@ done as (
         where w.bucket = g.bucket and w.id = g.workflow_id and w.owner is not distinct from $1 and w.claims = g.claims
         offset 0
     ) held
+    where g.kind <> 'undo' or exists (
+        select from locked l
+        where l.bucket = g.bucket and l.id = g.workflow_id and l.owner is not distinct from $1 and l.claims = g.claims
+    )
     on conflict (bucket, workflow_id, lane, seq) do nothing
     returning bucket, workflow_id, lane, seq
 ),
