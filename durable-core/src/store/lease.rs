@@ -126,6 +126,18 @@ pub(crate) async fn let_go(
     Ok(())
 }
 
+/// Park one workflow whose code does not fit its history.
+pub(crate) async fn block(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    owner: OwnerId,
+    (id, claims): (&Id, i32),
+    failure: &str,
+) -> Result<Fence, sqlx::Error> {
+    let blocked = query(&sql.block).bind(owner.0).bind(id.bucket()).bind(id.as_str()).bind(claims).bind(failure);
+    Ok(if blocked.fetch_optional(connection).await?.is_some() { Fence::Held } else { Fence::Lost })
+}
+
 /// Give one workflow back, or park it with `failure` after too many times.
 pub(crate) async fn release(
     connection: &mut PgConnection,

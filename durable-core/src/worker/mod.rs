@@ -1,7 +1,7 @@
 //! A worker: claims due workflows, runs their bodies and steps, and keeps its lease meanwhile.
 //!
 //! `lease` holds the lease, `poll` claims, `execute` runs one attempt, `orders` begins what its body orders, `drive` and
-//! `transaction` run its steps, `committer` records them, `read` reads histories on, `takeover` gives back what dead workers
+//! `transaction` run its steps, `committer` records them, `read` reads histories on, `park` blocks what does not fit, `takeover` gives back what dead workers
 //! left, `children` starts children and looks at them. A worker lives through incarnations:
 //! when it was fenced, or the server was replaced, it drops all that it holds in memory and begins again under a new owner
 //! id.
@@ -19,6 +19,7 @@ mod held;
 mod lease;
 mod local;
 mod orders;
+mod park;
 mod poll;
 mod read;
 mod receive;

@@ -63,6 +63,7 @@ mod streams;
 mod streams_faults;
 mod takeover;
 mod tidy;
+mod timeline;
 mod ui;
 mod under_load;
 mod undoing;

@@ -202,6 +202,8 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("transact", "owner text bucket id lane integer text json json json json ms integer"),
     ("undo_of_dead", "owners"),
     ("unknown", "queue names versions"),
+    ("block", "owner bucket id integer json"),
+    ("timeline", "bucket id time integer lane integer bigint limit bigint"),
 ];
 
 /// A script of several statements, which cannot be prepared; every migration runs it.
