@@ -420,3 +420,195 @@ begin
     end loop;
 end
 $$;
+
+-- What a worker takes beside the workflows of its own queue: of which queues with limits, and with which bodies. Written once, with its
+-- lease; a worker of a version before this one has none.
+create table durable.worker_takes (
+    worker       uuid        primary key,
+    limited      text[]      collate "C" not null,
+    names        text[]      collate "C" not null,
+    versions     integer[]   not null
+);
+
+-- Which live worker takes workflows from which queue now, and with which bodies; null for any.
+create view durable.taker as
+    select k.id as worker, k.queue, t.names, t.versions
+    from durable.worker k
+    left join durable.worker_takes t on t.worker = k.id
+    where k.fenced_at is null and k.lease_until > durable.now()
+      -- One with limits is served only by those who say so.
+      and not exists (select from durable.queue q where q.name = k.queue)
+    union all
+    select k.id, l.queue, t.names, t.versions
+    from durable.worker k
+    join durable.worker_takes t on t.worker = k.id
+    cross join lateral unnest(t.limited) as l (queue)
+    where k.fenced_at is null and k.lease_until > durable.now()
+      and exists (select from durable.queue q where q.name = l.queue);
+
+-- How queues stand, all that have workflows under way, limits or workers, or only one: for people and autoscalers. `depth` are those that
+-- are due and wait for a worker; the rest is as the columns say. Each count but that of the running ones goes up to 10,000, which then
+-- means "or more"; so what it costs does not grow with what waits, sleeps or is dated ahead. At most 10,000 queues, and 1,000
+-- priorities of each; of those that are due 1,000 are looked at for whether a worker has their code.
+-- Locks: nothing.
+create function durable.queue_metrics(only_queue text default null)
+    returns table (queue text, depth bigint, oldest_due_at timestamptz, running bigint, suspended bigint, delayed bigint,
+                   workers bigint, without_code bigint, has_limits boolean, is_paused boolean, waits_for text)
+    language plpgsql stable
+    set search_path = pg_catalog, pg_temp
+    set enable_seqscan = off
+    set enable_hashjoin = off
+    set enable_mergejoin = off
+    set jit = off
+    as $$
+#variable_conflict use_column
+begin
+    return query
+    with recursive ready as (
+        -- From one name to the next by a look into the index each, whatever lies between them.
+        select (select w.queue from durable.workflow w where w.status = 'queued' order by w.queue limit 1) as queue
+        where queue_metrics.only_queue is null
+        union all
+        select (select w.queue from durable.workflow w where w.status = 'queued' and w.queue > r.queue order by w.queue limit 1)
+        from ready r where r.queue is not null
+    ),
+    sleeping as (
+        select (select w.queue from durable.workflow w where w.status = 'suspended' order by w.queue limit 1) as queue
+        where queue_metrics.only_queue is null
+        union all
+        select (select w.queue from durable.workflow w where w.status = 'suspended' and w.queue > s.queue order by w.queue limit 1)
+        from sleeping s where s.queue is not null
+    ),
+    run as materialized (
+        select w.queue, count(*) as running
+        from (select w.queue from durable.workflow w where w.owner is not null limit 100000) w
+        group by w.queue
+    ),
+    taker as materialized (
+        select t.queue, t.worker, t.names, t.versions from durable.taker t
+    ),
+    named as materialized (
+        select queue_metrics.only_queue collate "C" as queue where queue_metrics.only_queue is not null
+        union
+        select n.queue
+        from (
+            select r.queue from ready r
+            union all select s.queue from sleeping s
+            union all select r.queue from run r
+            union all select q.name from durable.queue q
+            union all select t.queue from taker t
+        ) n
+        where n.queue is not null and queue_metrics.only_queue is null
+        limit 10000
+    ),
+    counted as (
+        select n.queue, d.due + s.due as depth, least(d.oldest, s.oldest) as oldest,
+               coalesce((select r.running from run r where r.queue = n.queue), 0) as running,
+               s.asleep as suspended, d.later as delayed,
+               (select count(distinct t.worker) from taker t where t.queue = n.queue) as workers
+        from named n
+        cross join lateral (
+            with recursive priority as (
+                select (select w.priority from durable.workflow w
+                        where w.status = 'queued' and w.queue = n.queue order by w.priority limit 1) as priority
+                union all
+                select (select w.priority from durable.workflow w
+                        where w.status = 'queued' and w.queue = n.queue and w.priority > p.priority order by w.priority limit 1)
+                from priority p where p.priority is not null
+            ),
+            priorities as materialized (
+                select p.priority from priority p where p.priority is not null limit 1000
+            )
+            select (select count(*) from (
+                        select from priorities p
+                        cross join lateral (
+                            select from durable.workflow w
+                            where w.status = 'queued' and w.queue = n.queue and w.priority = p.priority
+                              and w.due_at <= durable.now()
+                            offset 0
+                        ) w limit 10000) x) as due,
+                   (select count(*) from (
+                        select from priorities p
+                        cross join lateral (
+                            select from durable.workflow w
+                            where w.status = 'queued' and w.queue = n.queue and w.priority = p.priority
+                              and w.due_at > durable.now()
+                            offset 0
+                        ) w limit 10000) x) as later,
+                   (select min(w.due_at) from priorities p
+                    cross join lateral (
+                        select w.due_at from durable.workflow w
+                        where w.status = 'queued' and w.queue = n.queue and w.priority = p.priority
+                          and w.due_at <= durable.now()
+                        order by w.due_at limit 1
+                    ) w) as oldest
+        ) d
+        cross join lateral (
+            select (select count(*) from (
+                        select from durable.workflow w
+                        where w.status = 'suspended' and w.queue = n.queue and w.due_at <= durable.now() limit 10000) x) as due,
+                   (select w.due_at from durable.workflow w
+                    where w.status = 'suspended' and w.queue = n.queue and w.due_at <= durable.now()
+                    order by w.due_at limit 1) as oldest,
+                   (select count(*) from (
+                        (select from durable.workflow w
+                         where w.status = 'suspended' and w.queue = n.queue and w.due_at > durable.now() limit 10000)
+                        union all
+                        (select from durable.workflow w
+                         where w.status = 'suspended' and w.queue = n.queue and w.due_at is null limit 10000)
+                        limit 10000) x) as asleep
+        ) s
+    ),
+    coded as (
+        select c.*,
+               case when c.workers > 0 then (
+                   select count(*) filter (where not exists (
+                       select from taker t
+                       where t.queue = c.queue
+                         and (t.names is null or (l.name, l.version) in (select * from unnest(t.names, t.versions)))))
+                   from (
+                       (select w.name, w.version from durable.workflow w
+                        where w.status = 'queued' and w.queue = c.queue and w.due_at <= durable.now()
+                        order by w.priority, w.due_at limit 1000)
+                       union all
+                       (select w.name, w.version from durable.workflow w
+                        where w.status = 'suspended' and w.queue = c.queue and w.due_at <= durable.now()
+                        order by w.due_at limit 1000)
+                       limit 1000
+                   ) l
+               ) else 0 end as without_code
+        from counted c
+    )
+    select c.queue, least(c.depth, 10000), c.oldest, c.running, c.suspended, c.delayed, c.workers, c.without_code,
+           q.name is not null, coalesce(q.is_paused, false),
+           case when c.depth = 0 then null
+                when q.is_paused then 'paused'
+                when c.workers = 0 then 'worker'
+                when c.without_code >= least(c.depth, 1000) then 'code'
+                else coalesce(durable.waits_for_turn(q, c.workers), 'slot') end
+    from coded c
+    left join durable.queue q on q.name = c.queue
+    order by c.queue;
+end
+$$;
+
+-- Which of its limits lets nobody of a queue begin or go on now; null if none does.
+create function durable.waits_for_turn(queue durable.queue, workers bigint) returns text
+    language sql stable
+    as $$
+        select case
+            when (queue).name is null then null
+            when (select count(*) from durable.place p where p.queue = (waits_for_turn.queue).name and p.is_held)
+                >= least((queue).concurrency, (queue).concurrency_per_worker * waits_for_turn.workers) then 'concurrency'
+            when durable.rate_left((queue).rate, (queue).rate_period, (queue).begun_at, (queue).begun) = 0 then 'rate'
+            when (queue).concurrency_per_partition is not null or (queue).rate_per_partition is not null then (
+                select case when bool_or(o.room > 0) or count(*) = 0 then null
+                            when bool_or(o.new_room = 0) then 'rate_per_partition'
+                            else 'concurrency_per_partition' end
+                from durable.open_partitions(waits_for_turn.queue, 2147483647, 100) o
+            ) end
+    $$;
+
+comment on function durable.queue_metrics is
+    'How queues stand: what is due (depth), since when, running, suspended, delayed, workers, and what those that are due wait for. '
+    'Counts go up to 10,000.';

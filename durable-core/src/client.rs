@@ -326,6 +326,9 @@ impl Builder {
     /// them, and what somebody has [set](Durable::set_queue) meanwhile stands as long as the code does not change. The queue of
     /// [`queue`](Builder::queue) may be given here as well, to have limits. Up to 1,000 queues, which cost an idle worker no more
     /// statements than one.
+    ///
+    /// Where workers declare different limits for the same queue, those count, for all of them, that were declared last; a worker that
+    /// replaces what workers that run have declared logs a warning with both. One that serves a queue twice does not start.
     pub fn serve(mut self, queue: Queue) -> Self {
         self.settings.serves.push(queue);
         self

@@ -153,7 +153,7 @@ pub use message::SendMessage;
 pub use operate::Operate;
 pub use outflow::StepStream;
 pub use published::ReadEvent;
-pub use queue::{Queue, QueueInfo};
+pub use queue::{Queue, QueueInfo, QueueMetrics, WaitsFor};
 pub use recorded::ReadHistory;
 pub use retry::{Retry, days, hours, minutes, seconds};
 pub use rule::{CatchUp, Overlap};

@@ -38,7 +38,7 @@ statements! {
     list_newest list_newest_with list_oldest list_oldest_with look_at_events mark_stands migrate_lock migrated
     migrations newer_code note_code operate operations owned pause_queue ping publish queues reap receive record recorded register
     remove_queue    release release_starts send server set_attribute settle silence start start_all start_attributed start_children
-    start_children_apart start_keyed start_new steps steps_after stopped stopping streams transact undo_of_dead unknown
+    start_children_apart start_keyed start_new steps steps_after stopped stopping streams transact undo_of_dead unknown queue_metrics unserved
     ask_schedule operate_schedule schedules schedules_due set_schedule tick_schedule timeline
 }
 

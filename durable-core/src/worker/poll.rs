@@ -9,7 +9,7 @@ use super::{Engine, Plan};
 use crate::decide::Stop;
 use crate::error::Error;
 use crate::id::Id;
-use crate::store::claim::{self as store, Claimed, Sources};
+use crate::store::claim::{self as store, Claimed};
 use crate::store::lease;
 use crate::store::link::{Backoff, call};
 
@@ -55,7 +55,7 @@ async fn claim(engine: &Arc<Engine>, first: OwnedSemaphorePermit, more: bool) ->
     let plan = &engine.plan;
     let slots = gather(plan, first, more).await;
     let limit = slots.len();
-    let sources = Sources { queue: &plan.settings.queue, limited: &plan.limited, bodies: plan.registry.names() };
+    let sources = plan.sources();
     let (claimed, more) = call!(engine.claims, "claim workflows", connection => store::claim(
         connection, &plan.sql, engine.owner, &sources, i64::try_from(limit).unwrap_or(1)))?;
     let running = engine.local.claimed(claimed.iter().map(|c| (&c.id, c.claims)));

@@ -44,6 +44,7 @@ mod neighbours;
 mod operating;
 mod patched;
 mod plans;
+mod queue_metrics;
 mod queues;
 mod queues_faults;
 mod queues_operating;
