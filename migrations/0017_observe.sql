@@ -546,16 +546,19 @@ begin
         cross join lateral (
             select (select count(*) from (
                         select from durable.workflow w
-                        where w.status = 'suspended' and w.queue = n.queue and w.due_at <= durable.now() limit 10000) x) as due,
+                        where w.status = 'suspended' and w.queue = n.queue and w.due_at <= durable.now()
+                        order by w.due_at limit 10000) x) as due,
                    (select w.due_at from durable.workflow w
                     where w.status = 'suspended' and w.queue = n.queue and w.due_at <= durable.now()
                     order by w.due_at limit 1) as oldest,
                    (select count(*) from (
                         (select from durable.workflow w
-                         where w.status = 'suspended' and w.queue = n.queue and w.due_at > durable.now() limit 10000)
+                         where w.status = 'suspended' and w.queue = n.queue and w.due_at > durable.now()
+                         order by w.due_at limit 10000)
                         union all
                         (select from durable.workflow w
-                         where w.status = 'suspended' and w.queue = n.queue and w.due_at is null limit 10000)
+                         where w.status = 'suspended' and w.queue = n.queue and w.due_at is null
+                         order by w.due_at limit 10000)
                         limit 10000) x) as asleep
         ) s
     ),

@@ -25,15 +25,20 @@ sleeping as (
 due as (
     select p.queue
     from (select * from place limit 10000) p
-    where exists (select from durable.workflow w
-                  where w.status = 'queued' and w.queue = p.queue and w.priority = p.priority and w.due_at <= durable.now()
-                  offset 0)
+    cross join lateral (
+        select from durable.workflow w
+        where w.status = 'queued' and w.queue = p.queue and w.priority = p.priority and w.due_at <= durable.now()
+        order by w.due_at limit 1
+    ) w
     union
     select s.queue
     from (select * from sleeping limit 10000) s
-    where exists (select from durable.workflow w
-                  where w.status = 'suspended' and w.queue = s.queue and w.due_at <= durable.now()
-                  offset 0)
+    cross join lateral (
+        -- In the order of the index that it is to go by.
+        select from durable.workflow w
+        where w.status = 'suspended' and w.queue = s.queue and w.due_at <= durable.now()
+        order by w.due_at limit 1
+    ) w
 )
 select d.queue
 from due d
