@@ -100,7 +100,7 @@ pub enum Transition {
 pub struct TimelinePage {
     /// In order.
     pub entries: Vec<TimelineEntry>,
-    /// Where the next page begins, for [`after`](ReadTimeline::after); `None` when there was nothing more.
+    /// Where the next page begins, for [`after`](crate::ReadTimeline::after); `None` when there was nothing more.
     pub next: Option<String>,
 }
 
