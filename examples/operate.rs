@@ -71,7 +71,13 @@ async fn main() -> Result<()> {
     until(ours().status(Status::Failed), 3).await?;
 
     // Those that have not begun are kept from it, all that are found by a filter at once.
-    durable.start(order("coffee".into(), 700)).id("night-3").attribute("bank", "north").delay(hours(9)).await?;
+    durable
+        .start(order("coffee".into(), 700))
+        .id("night-3")
+        .attribute("bank", "north")
+        .attribute("cents", 700)
+        .delay(hours(9))
+        .await?;
     let paused = ours().status(Status::Queued).pause().reason("the bank is down").await?;
     println!("  {} paused", paused.done);
 
