@@ -57,10 +57,11 @@ async fn lines<T>(handle: &Handle<T>) -> Result<Vec<String>> {
 fn line(entry: &TimelineEntry) -> String {
     let line = entry.what.to_string();
     let line = line.split(", by worker").next().unwrap_or_default();
-    match &entry.what {
-        Transition::Operated(operation) if operation.act == "recover" => operation.act.clone(),
-        Transition::Operated(operation) => line.replace(&format!(" by {}", operation.done_by), ""),
-        _ => line.to_owned(),
+    let Transition::Operated(operation) = &entry.what else { return line.to_owned() };
+    if operation.act == "recover" {
+        "recover".to_owned()
+    } else {
+        line.replace(&format!(" by {}", operation.done_by), "")
     }
 }
 
@@ -173,11 +174,12 @@ async fn a_timeline_tells_how_a_workflow_ended_that_was_resumed_and_restarted() 
     assert_eq!((ends, three_lives[0].as_str()), (2, "created"), "{three_lives:#?}");
     assert!(three_lives.contains(&"restart".to_owned()));
     // The reasons are what the failures said.
-    let reasons = read(&handle, 100).await?.into_iter().filter_map(|entry| match entry.what {
-        Transition::Ended { reason, .. } => reason,
-        _ => None,
-    });
-    assert!(reasons.clone().count() == 2 && reasons.into_iter().all(|reason| reason.contains("for good")));
+    let entries = read(&handle, 100).await?;
+    let ends = entries.iter().filter(|entry| matches!(entry.what, Transition::Ended { .. })).count();
+    let reasons = entries
+        .iter()
+        .filter_map(|entry| if let Transition::Ended { reason, .. } = &entry.what { reason.as_deref() } else { None });
+    assert_eq!((ends, reasons.filter(|reason| reason.contains("for good")).count()), (2, 2));
     Ok(())
 }
 
