@@ -222,7 +222,7 @@ async fn the_order_in_which_a_thousand_children_came_is_the_same_after_a_recover
     // Fenced, as one that was lost: it does not hear of it before somebody else goes on.
     sqlx::query("update durable.worker set fenced_at = durable.now()").execute(&db.pool).await?;
     let second = worker().await?;
-    db.until("select claims > 1 from durable.workflow where id = 'p' and status = 'running'").await;
+    db.until("select exists (select from durable.operation where workflow_id = 'p' and act = 'recover')").await;
     first.shutdown(Duration::ZERO).await;
     kit.gate.reached().await;
     for _ in 0..8 {

@@ -435,14 +435,22 @@ async fn a_deadline_outlives_a_crash_at_every_point() -> Result<()> {
     Ok(())
 }
 
+#[workflow]
+async fn deposit(ctx: &Ctx) -> Result<()> {
+    ctx.run(add(1, -300)).await?;
+    ctx.undo(add(1, 300)).await;
+    ctx.receive(GO).await?;
+    Ok(())
+}
+
 /// The same of a deadline that comes near later: a worker dies, and with it whoever changes the deadline, at each point of that and of
 /// the end that follows.
 #[tokio::test]
 async fn a_deadline_that_is_changed_outlives_a_crash_at_every_point() -> Result<()> {
     let server = Db::new().await;
-    let worker = |builder: Builder, pool: PgPool| builder.register(escrow).state(pool);
+    let worker = |builder: Builder, pool: PgPool| builder.register(deposit).state(pool);
     let begin = |durable: Durable| async move {
-        durable.start(escrow()).id("e").deadline(days(30)).await?;
+        durable.start(deposit()).id("e").deadline(days(30)).await?;
         match durable.set_deadline("e", hours(1)).await {
             // It has ended after a crash, by the deadline that was set before that.
             Err(error) if error.kind() == ErrorKind::Finished => {}
