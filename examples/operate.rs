@@ -1,5 +1,5 @@
 //! A night in operations: the bank was down, orders have failed. They are found by an attribute, resumed together once the
-//! bank is back, and go on at the payment; what they had reserved is not reserved again.
+//! bank is back, and go on at the payment; what they had reserved is not reserved again. New ones are paused meanwhile.
 //!
 //! ```text
 //! cargo run -p durable-examples --bin operate
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use durable::{Ctx, Durable, ListWorkflows, Status, StepCtx, step, workflow};
+use durable::{Ctx, Durable, ListWorkflows, Status, StepCtx, hours, step, workflow};
 use sqlx::PgPool;
 
 /// Stands for a bank that is there or not.
@@ -70,7 +70,19 @@ async fn main() -> Result<()> {
     durable.restart("night-2").reason("look into it in the morning").await?;
     until(ours().status(Status::Failed), 3).await?;
 
+    // Those that have not begun are kept from it, all that are found by a filter at once.
+    durable
+        .start(order("coffee".into(), 700))
+        .id("night-3")
+        .attribute("bank", "north")
+        .attribute("cents", 700)
+        .delay(hours(9))
+        .await?;
+    let paused = ours().status(Status::Queued).pause().reason("the bank is down").await?;
+    println!("  {} paused", paused.done);
+
     println!("the bank is back:");
+    durable.resume("night-3").await?; // it waits for its time
     bank.0.store(true, Ordering::SeqCst);
     let done = ours().status(Status::Failed).resume().reason("the bank is back").await?;
     println!("  {} go on, {} do not", done.done, done.skipped);
@@ -78,8 +90,8 @@ async fn main() -> Result<()> {
 
     let last = durable.workflow::<String>("night-2");
     println!("night-2: {}", last.result().await?);
-    for did in last.operations().await? {
-        println!("  {} by {}: {}", did.act, did.done_by, did.reason.unwrap_or_default());
+    for entry in last.timeline().await?.entries {
+        println!("  {entry}");
     }
     durable.shutdown(Duration::from_secs(5)).await;
     Ok(())

@@ -58,6 +58,8 @@ mod after {
 
 #[tokio::main]
 async fn main() -> Result<()> {
+    // A worker that comes with other code than live workflows began with says so.
+    tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).without_time().init();
     let database = durable_dev::Database::dev("patched")?;
     let pool = PgPool::connect(database.url()).await?;
 

@@ -203,13 +203,13 @@ impl Durable {
         Fork::new(&self.client, id.into(), from)
     }
 
-    /// Cancel a workflow; see [`Cancel`].
+    /// Cancel a workflow; see [`Cancel`], and `examples/trip.rs`.
     pub fn cancel(&self, id: impl Into<String>) -> Cancel<'_> {
         Cancel::new(&self.client, id.into())
     }
 
     /// Change the deadline of a workflow that has not ended: to so long from now by the database's clock (at most 100 years), or,
-    /// with `None`, to none; see [`SetDeadline`].
+    /// with `None`, to none; see [`SetDeadline`], and `examples/trip.rs`.
     ///
     /// What it then comes to is as with a [deadline of its start](crate::Start::deadline). The children that it has started, and
     /// theirs, have the new one where theirs is the same as its own was, and otherwise keep a nearer one of their own;
@@ -238,7 +238,7 @@ impl Durable {
     }
 
     /// Let a workflow go on from its history that is blocked (after a deploy that mended its code), paused, failed or
-    /// cancelled; see [`Operate`].
+    /// cancelled; see [`Operate`], and `examples/operate.rs`.
     ///
     /// It is queued, and its count of recoveries forgiven. What is recorded is not done again, but for what is at fault: of a
     /// failed workflow, the failures (of steps and of children) *that nothing came after* are taken out of its history, and
@@ -252,7 +252,8 @@ impl Durable {
         Operate::new(&self.client, Act::Resume, id.into())
     }
 
-    /// Let a workflow that has ended, or is blocked, begin again from nothing, with its id and input; see [`Operate`].
+    /// Let a workflow that has ended, or is blocked, begin again from nothing, with its id and input; see [`Operate`], and
+    /// `examples/operate.rs`.
     ///
     /// Its history is deleted, with the messages that it has received and the attributes that its body has set. Messages that
     /// it has not received stay, and so do the attributes given at its start and what [operators](crate::Handle::operations) did.
@@ -326,6 +327,9 @@ impl Builder {
     /// them, and what somebody has [set](Durable::set_queue) meanwhile stands as long as the code does not change. The queue of
     /// [`queue`](Builder::queue) may be given here as well, to have limits. Up to 1,000 queues, which cost an idle worker no more
     /// statements than one.
+    ///
+    /// Where workers declare different limits for the same queue, those count, for all of them, that were declared last; a worker that
+    /// replaces what workers that run have declared logs a warning with both. One that serves a queue twice does not start.
     pub fn serve(mut self, queue: Queue) -> Self {
         self.settings.serves.push(queue);
         self

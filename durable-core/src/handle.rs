@@ -27,6 +27,7 @@ use crate::store::operate::operations;
 use crate::store::start::Started;
 use crate::stream::Stream;
 use crate::streamed::ReadStream;
+use crate::timeline::ReadTimeline;
 use crate::wake::{Place, WANTED_AGAIN, Word};
 
 /// The longest pause between two looks at a workflow whose result somebody waits for, and the shortest.
@@ -155,7 +156,7 @@ impl<T> Handle<T> {
 
     /// What was done to it, in order: by operators, who have paused, resumed, restarted, cancelled or forked it, or changed its
     /// deadline; when, why, and what of its history was tried again for that; and by other workers, who took it over from one that
-    /// was lost. Beside the [`history`](Handle::history) it tells all that ever was decided about it. The
+    /// was lost. With the [`history`](Handle::history), in one order, it stands in the [`timeline`](Handle::timeline). The
     /// latest 1,000 of it; empty for a workflow that does not exist.
     ///
     /// # Errors
@@ -196,6 +197,11 @@ impl<T> Handle<T> {
     /// ```
     pub fn history(&self) -> ReadHistory<'_> {
         ReadHistory::new(&self.client, &self.id)
+    }
+
+    #[doc = include_str!("../docs/timeline.md")]
+    pub fn timeline(&self) -> ReadTimeline<'_> {
+        ReadTimeline::new(&self.client, &self.id)
     }
 
     /// Read an event of it: what it has published last, or [`wait`](ReadEvent::wait) for the first value.

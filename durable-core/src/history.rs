@@ -144,7 +144,12 @@ pub(crate) struct StoredWait {
     pub(crate) lane: String,
     pub(crate) seq: i32,
     pub(crate) kind: WaitKind,
+    #[serde(default)]
+    pub(crate) topic: Option<String>,
     pub(crate) until: Option<DateTime<Utc>>,
+    /// Since when the body waits; a version before this one did not write it.
+    #[serde(default)]
+    pub(crate) since: Option<DateTime<Utc>>,
     pub(crate) attempts: Option<Vec<FailedAttempt>>,
 }
 

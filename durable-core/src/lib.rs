@@ -59,13 +59,13 @@
 //!
 //! 1. words, without any I/O: `id`, `status`, `retry`, `attribute`, `codec`, `clock`, `topic`, `event`, `stream`, `failure`,
 //!    `error`, `options`, `queue`, `probe`, `sabotage`, `rule`
-//! 2. `history`, `decide`, `info`: what is recorded, how an attempt ended, and how people read both; pure
+//! 2. `history`, `decide`, `info`, `transition`: what is recorded, how an attempt ended, and how people read both; pure
 //! 3. `store`: the only place with SQL; `group`: many writes in one statement; `lines`,
 //!    `outflow`: values on their way to streams
 //! 4. `step`, `mock`, `ctx`, `workflow`: what runs inside one attempt
 //! 5. `wake`, `hints`, `worker`: who is told what, here and elsewhere; claims, leases, execution
 //! 6. `client`, `start`, `starting`, `starter`, `message`, `cancel`, `operate`, `deadline`, `bulk`, `fork`, `handle`, `list`,
-//!    `recorded`, `published`, `streamed`, `queues`, `schedule`, `keyed`: the doors for callers
+//!    `recorded`, `timeline`, `published`, `streamed`, `queues`, `schedule`, `keyed`: the doors for callers
 //! 7. `testing`: the kit for tests: databases, a clock that is moved, every crash, mocks; and sabotage
 
 mod attribute;
@@ -115,7 +115,9 @@ mod stream;
 mod streamed;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod timeline;
 mod topic;
+mod transition;
 mod wake;
 mod worker;
 mod workflow;
@@ -151,7 +153,7 @@ pub use message::SendMessage;
 pub use operate::Operate;
 pub use outflow::StepStream;
 pub use published::ReadEvent;
-pub use queue::{Queue, QueueInfo};
+pub use queue::{Queue, QueueInfo, QueueMetrics, WaitsFor};
 pub use recorded::ReadHistory;
 pub use retry::{Retry, days, hours, minutes, seconds};
 pub use rule::{CatchUp, Overlap};
@@ -163,7 +165,9 @@ pub use status::Status;
 pub use step::{Step, StepCtx};
 pub use stream::{StepAttempt, Stream, StreamValue};
 pub use streamed::ReadStream;
+pub use timeline::ReadTimeline;
 pub use topic::Topic;
+pub use transition::{TimelineEntry, TimelinePage, Transition};
 pub use workflow::Call;
 
 /// The connection that a transactional step gets: sqlx's own.

@@ -119,6 +119,11 @@ impl Queue {
         self
     }
 
+    /// The limits as they are kept, to be compared.
+    pub(crate) fn limits(&self) -> String {
+        serde_json::to_string(self).expect("limits are numbers and always encode")
+    }
+
     /// Refuse what cannot work.
     pub(crate) fn check(&self) -> Result<(), Error> {
         check_text("queue", &self.name)?;
@@ -165,4 +170,73 @@ pub struct QueueInfo {
     pub running: u64,
     /// How many are due and wait for their turn; up to 100,000 are counted.
     pub waiting: u64,
+}
+
+/// How a queue stands, with limits or without. See [`Durable::queue_metrics`](crate::Durable::queue_metrics).
+///
+/// Counts but `running` and `workers` go up to 10,000, which then means "or more".
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct QueueMetrics {
+    /// The queue's name.
+    pub queue: String,
+    /// How many are due, to begin or to go on, and wait for a worker.
+    pub depth: u64,
+    /// For how long the first of them has been due.
+    pub oldest: Option<Duration>,
+    /// How many are run by a worker.
+    pub running: u64,
+    /// How many wait for a message, a child, a time or a retry.
+    pub suspended: u64,
+    /// How many are not to begin yet.
+    pub delayed: u64,
+    /// How many live workers take from it. With 0, nothing of it runs until one comes.
+    pub workers: u64,
+    /// How many of those that are due are of a workflow, or of a version of it, that no live worker of the queue has registered; of the first
+    /// 1,000.
+    pub without_code: u64,
+    /// Whether it has limits.
+    pub has_limits: bool,
+    /// Whether somebody has [paused](crate::Durable::pause_queue) it.
+    pub is_paused: bool,
+    /// What those that are due wait for; `None` if nothing is due.
+    pub waits_for: Option<WaitsFor>,
+}
+
+/// What keeps the workflows of a queue that are due from running: the first of these that is so for all of them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum WaitsFor {
+    /// That the queue is resumed.
+    Resumption,
+    /// A worker that takes from it: there is none.
+    Worker,
+    /// A worker that has their code: those that take from it have not.
+    Code,
+    /// The queue's concurrency, of all workers or of each.
+    Concurrency,
+    /// The queue's rate.
+    Rate,
+    /// The concurrency of their partitions.
+    ConcurrencyPerPartition,
+    /// The rate of their partitions.
+    RatePerPartition,
+    /// A free place in a worker, or its next look: more workers would help.
+    Slot,
+}
+
+impl WaitsFor {
+    pub(crate) fn parse(word: &str) -> Self {
+        match word {
+            "paused" => Self::Resumption,
+            "worker" => Self::Worker,
+            "code" => Self::Code,
+            "concurrency" => Self::Concurrency,
+            "rate" => Self::Rate,
+            "concurrency_per_partition" => Self::ConcurrencyPerPartition,
+            "rate_per_partition" => Self::RatePerPartition,
+            // A newer schema may know more; then it is none of the above.
+            _ => Self::Slot,
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use crate::client::Durable;
 use crate::error::{Error, ErrorKind};
 use crate::id::check_text;
-use crate::queue::{Queue, QueueInfo};
+use crate::queue::{Queue, QueueInfo, QueueMetrics};
 use crate::store::link::{Backoff, call, call_patiently};
 use crate::store::queue as store;
 use crate::wake::Word;
@@ -93,6 +93,28 @@ impl Durable {
         let client = &self.client;
         call_patiently!(client.links, "look at the queues", connection =>
                 store::queues(connection, &client.sql, QUEUES_MAX))
+    }
+
+    #[doc = include_str!("../docs/queue_metrics.md")]
+    pub async fn queue_metrics(&self) -> Result<Vec<QueueMetrics>, Error> {
+        let client = &self.client;
+        call_patiently!(client.links, "look at the queues", connection =>
+                store::queue_metrics(connection, &client.sql, None))
+    }
+
+    /// How one queue stands, whether there is anything in it or not; see [`queue_metrics`](Self::queue_metrics).
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`](ErrorKind::Usage) for a name that no queue can have, database kinds.
+    pub async fn metrics_of_queue(&self, name: impl AsRef<str>) -> Result<QueueMetrics, Error> {
+        let name = name.as_ref();
+        check_text("queue", name)?;
+        let client = &self.client;
+        let act = format!("look at queue {name:?}");
+        let found = call_patiently!(client.links, &act, connection =>
+                store::queue_metrics(connection, &client.sql, Some(name)))?;
+        found.into_iter().next().ok_or_else(|| Error::new(ErrorKind::Database, format!("could not {act}: no answer")))
     }
 
     async fn set_paused(&self, name: &str, paused: bool) -> Result<(), Error> {

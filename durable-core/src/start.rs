@@ -141,7 +141,7 @@ macro_rules! start_options {
             /// are run, if it has registered any. Its children have the same deadline, unless they have a nearer one of
             /// their own, or are detached. It is acted on within an
             /// eighth of the workers' lease (2 s by default), and never early. A workflow that was there already keeps the deadline that it has.
-            /// [`Durable::set_deadline`](crate::Durable::set_deadline) changes it later.
+            /// [`Durable::set_deadline`](crate::Durable::set_deadline) changes it later; `examples/trip.rs` shows both.
             pub fn deadline(mut self, deadline: Duration) -> Self {
                 self.options.deadline = Some(deadline);
                 self

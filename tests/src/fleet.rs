@@ -1,126 +1,57 @@
-//! Two releases of an application, as worker processes: what each has registered, and how a test begins and ends them.
+//! Worker processes of two releases of an application: what these have in common, and how a test begins and ends them.
 //!
-//! Every effect is a transactional step's, so each has to be there exactly once, whatever happens to the processes. The process
-//! itself is `bin/fleet`.
+//! Each release is a program of its own with its own code, `bin/fleet_first` and `bin/fleet_second`. Every effect is a transactional
+//! step's, so each has to be there exactly once, whatever happens to the processes.
 
+use std::io::Read;
 use std::process::Stdio;
+use std::time::Duration;
 
-use anyhow::Result;
-use durable::{Builder, Ctx, PgConnection, StepCtx, step, workflow};
+use anyhow::{Context, Result};
+use durable::{Builder, Ctx, Durable, PgConnection, StepCtx, step};
+use sqlx::postgres::PgPoolOptions;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::db::PATIENCE;
 use crate::effects;
 
-/// One of the two.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Release {
-    /// Everything as it was at first.
-    First,
-    /// With a second version of the order beside the first, a visit that is patched, and a ticker that has retired.
-    Second,
-}
-
-impl Release {
-    /// What its workers have.
-    pub fn register(self, builder: Builder) -> Builder {
-        match self {
-            Release::First => builder.register(first::order).register(first::visit).register(first::ticker),
-            Release::Second => builder
-                .register(first::order)
-                .register(second::order)
-                .register(second::visit)
-                .register(second::ticker)
-                .register(second::ticker_2),
-        }
-    }
-}
-
+/// Leave an effect.
 #[step(tx)]
-async fn act(tx: &mut PgConnection, step: &StepCtx, name: String) -> Result<()> {
+pub async fn act(tx: &mut PgConnection, step: &StepCtx, name: String) -> Result<()> {
     Ok(effects::write(tx, step, &name, "").await?)
 }
 
-async fn pause(ctx: &Ctx) -> Result<()> {
-    Ok(ctx.sleep(std::time::Duration::from_millis(40)).await?)
+/// Long enough to be suspended.
+pub async fn pause(ctx: &Ctx) -> Result<()> {
+    Ok(ctx.sleep(Duration::from_millis(40)).await?)
 }
 
-/// The code of the first release.
-pub mod first {
-    use super::*;
-
-    /// An order, version 1.
-    #[workflow]
-    pub async fn order(ctx: &Ctx) -> Result<i32> {
-        ctx.run(act("reserve".to_owned())).await?;
-        pause(ctx).await?;
-        ctx.run(act("charge".to_owned())).await?;
-        Ok(1)
-    }
-
-    /// Gives whether it was greeted.
-    #[workflow]
-    pub async fn visit(ctx: &Ctx) -> Result<bool> {
-        ctx.run(act("arrive".to_owned())).await?;
-        pause(ctx).await?;
-        ctx.run(act("leave".to_owned())).await?;
-        Ok(false)
-    }
-
-    /// Ticks for ever.
-    #[workflow]
-    pub async fn ticker(ctx: &Ctx, round: i64) -> Result<i64> {
-        ctx.run(act(format!("tick {round}"))).await?;
-        pause(ctx).await?;
-        ctx.continue_as_new(ticker(round + 1)).await
-    }
-}
-
-/// What the second release has instead, or beside it.
-pub mod second {
-    use super::*;
-
-    /// An order, version 2: checked before it is charged, with a receipt.
-    #[workflow(version = 2)]
-    pub async fn order(ctx: &Ctx) -> Result<i32> {
-        for name in ["reserve", "check"] {
-            ctx.run(act(name.to_owned())).await?;
-        }
-        pause(ctx).await?;
-        for name in ["charge", "receipt"] {
-            ctx.run(act(name.to_owned())).await?;
-        }
-        Ok(2)
-    }
-
-    /// The same version as before, with something new in the middle.
-    #[workflow]
-    pub async fn visit(ctx: &Ctx) -> Result<bool> {
-        ctx.run(act("arrive".to_owned())).await?;
-        pause(ctx).await?;
-        let greeted = ctx.patched("greet").await;
-        if greeted {
-            ctx.run(act("greet".to_owned())).await?;
-        }
-        ctx.run(act("leave".to_owned())).await?;
-        Ok(greeted)
-    }
-
-    /// Version 1 retires: it ticks once more, and goes on as version 2.
-    #[workflow]
-    pub async fn ticker(ctx: &Ctx, round: i64) -> Result<i64> {
-        ctx.run(act(format!("tick {round}"))).await?;
-        pause(ctx).await?;
-        ctx.continue_as_new(ticker_2(round + 1)).await
-    }
-
-    /// Ticks for the last time.
-    #[workflow(name = "ticker", version = 2)]
-    pub async fn ticker_2(ctx: &Ctx, round: i64) -> Result<i64> {
-        ctx.run(act(format!("tick {round}"))).await?;
-        Ok(round)
-    }
+/// Be a worker process with this code, on the database of the first argument. It ends in order when it is terminated, and at once
+/// when its standard input closes, so that none is left when a test is gone.
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+pub async fn work(register: fn(Builder) -> Builder) -> Result<()> {
+    crate::db::log_if_asked();
+    let url = std::env::args().nth(1).context("usage: a program of a release, and the URL of a database")?;
+    let mut told_to_end = signal(SignalKind::terminate())?;
+    std::thread::spawn(|| {
+        // Its end is what counts.
+        drop(std::io::stdin().read_to_end(&mut Vec::new()));
+        std::process::exit(1);
+    });
+    let pool = PgPoolOptions::new().max_connections(2).connect_lazy(&url)?;
+    let builder = Durable::builder(pool)
+        .lease(Duration::from_secs(1))
+        .poll_every(Duration::from_millis(50))
+        .short_wait(Duration::from_millis(10))
+        .concurrency(16)
+        .migrate(false);
+    let durable = register(builder).start().await?;
+    println!("at work");
+    told_to_end.recv().await.context("the signal")?;
+    durable.shutdown(PATIENCE).await;
+    std::process::exit(0)
 }
 
 /// A worker process of a release. It dies with the value, and when the test's process is gone.
@@ -132,11 +63,11 @@ pub struct FleetWorker {
 }
 
 impl FleetWorker {
-    /// Start a process from the fleet's program, which only the integration tests know the place of, and wait until it is at
+    /// Start a process from a release's program, which only the integration tests know the place of, and wait until it is at
     /// work.
-    pub async fn begin(program: &str, url: &str, release: Release) -> Self {
+    pub async fn begin(program: &str, url: &str) -> Self {
         let mut child = Command::new(program)
-            .args([url, &format!("{release:?}")])
+            .arg(url)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

@@ -20,5 +20,6 @@ pub mod island;
 pub mod journey;
 pub mod kit;
 pub mod soon;
+pub mod traced;
 pub mod victim;
 pub mod wire;

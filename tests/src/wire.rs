@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -39,6 +39,15 @@ pub enum Prepares {
     Again,
 }
 
+/// What of a statement is lost, and its connection with it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lost {
+    /// The server never carries it out.
+    Request,
+    /// The server has carried it out, and nobody hears of it.
+    Reply,
+}
+
 /// The wire. Connections over it end when it is dropped.
 pub struct Wire {
     options: PgConnectOptions,
@@ -54,6 +63,8 @@ struct Log(Mutex<Heard>);
 #[derive(Default)]
 struct Heard {
     flights: Vec<Flight>,
+    /// What the next statement to be lost holds, and what of it is.
+    losing: Option<(String, Lost)>,
     /// Connections opened, and how many of them when the wire last forgot.
     opened: usize,
     known: usize,
@@ -89,6 +100,11 @@ impl Wire {
     /// Let nothing pass any more, and tell neither end: what was asked is carried out, and nobody hears of it.
     pub fn cut(&self) {
         self.cut.send_replace(true);
+    }
+
+    /// Lose the next statement whose text holds this.
+    pub fn lose(&self, part: &str, what: Lost) {
+        self.log.heard().losing = Some((part.to_owned(), what));
     }
 
     /// Forget what has passed so far.
@@ -169,13 +185,30 @@ async fn join(
     ear: Ear,
     mut cut: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
-    let (from_client, mut to_client) = client.into_split();
+    let (from_client, to_client) = client.into_split();
+    let reply_is_lost = ear.reply_is_lost.clone();
     let cut = async move { cut.wait_for(|cut| *cut).await.is_ok() };
     tokio::select! {
         biased;
         _ = cut => std::future::pending().await,
         ended = listen(BufReader::new(from_client), to_server, ear) => ended,
-        ended = tokio::io::copy(&mut from_server, &mut to_client) => ended.map(|_| ()),
+        ended = answer(&mut from_server, to_client, &reply_is_lost) => ended,
+    }
+}
+
+/// Pass on what the server says, until one of its replies is to be lost.
+async fn answer(
+    server: &mut (impl AsyncRead + Unpin),
+    mut client: impl AsyncWrite + Unpin,
+    is_lost: &AtomicBool,
+) -> std::io::Result<()> {
+    let mut bytes = vec![0; 64 * 1024];
+    loop {
+        let many = server.read(&mut bytes).await?;
+        if many == 0 || is_lost.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        client.write_all(&bytes[..many]).await?;
     }
 }
 
@@ -192,7 +225,10 @@ async fn listen(
     loop {
         let kind = client.read_u8().await?;
         let message = body(&mut client).await?;
-        ear.hear(kind, &message[4..]);
+        if ear.hear(kind, &message[4..]) == Some(Lost::Request) {
+            // What it has been told to do is undone at the end of a connection that has not said Sync.
+            return Ok(());
+        }
         server.write_u8(kind).await?;
         server.write_all(&message).await?;
     }
@@ -214,6 +250,7 @@ struct Ear {
     prepared: HashMap<String, String>,
     portals: HashMap<String, String>,
     flight: Flight,
+    reply_is_lost: Arc<AtomicBool>,
 }
 
 impl Ear {
@@ -224,10 +261,12 @@ impl Ear {
             heard.opened
         };
         let flight = Flight { fresh: true, statements: Vec::new(), prepares: None, asynchronous: false };
-        Self { log, number, prepared: HashMap::new(), portals: HashMap::new(), flight }
+        let (prepared, portals, reply_is_lost) = Default::default();
+        Self { log, number, prepared, portals, flight, reply_is_lost }
     }
 
-    fn hear(&mut self, kind: u8, message: &[u8]) {
+    /// What is lost with this message, if anything is.
+    fn hear(&mut self, kind: u8, message: &[u8]) -> Option<Lost> {
         let mut texts = message.split(|byte| *byte == 0).map(|text| String::from_utf8_lossy(text).into_owned());
         let mut text = || texts.next().unwrap_or_default();
         match kind {
@@ -250,18 +289,23 @@ impl Ear {
                 let statement = text();
                 self.flight.asynchronous |= statement.contains("synchronous_commit = off");
                 self.flight.statements.push(statement);
-                self.take_off();
+                return self.take_off();
             }
-            b'S' => self.take_off(),
+            b'S' => return self.take_off(),
             _ => {}
         }
+        None
     }
 
-    fn take_off(&mut self) {
+    fn take_off(&mut self) -> Option<Lost> {
         let next = Flight { statements: Vec::new(), prepares: None, ..self.flight };
         let flight = std::mem::replace(&mut self.flight, next);
         let mut heard = self.log.heard();
         let fresh = self.number > heard.known;
+        let is_in = |(part, _): &mut (String, Lost)| flight.statements.iter().any(|text| text.contains(&**part));
+        let lost = heard.losing.take_if(is_in).map(|(_, what)| what);
+        self.reply_is_lost.fetch_or(lost == Some(Lost::Reply), Ordering::AcqRel);
         heard.flights.push(Flight { fresh, ..flight });
+        lost
     }
 }

@@ -4,6 +4,7 @@
 //! carries the ones out and has the others written.
 
 pub(super) mod patch;
+mod since;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -25,6 +26,7 @@ use crate::decide::{Ending, Stop};
 use crate::history::{History, Kind, Mismatch, Page, Record, StoredWait, WaitKind};
 use crate::id::{Id, Position};
 use crate::lines::{Appender, Lines};
+use crate::options::millis;
 use crate::store::claim::{Claimed, Parent};
 use crate::store::commit::WaitRow;
 use crate::store::step::StepRow;
@@ -45,6 +47,8 @@ pub(crate) struct Waiting {
     pub(crate) attempts: Option<String>,
     pub(crate) deadline: Option<Instant>,
     pub(crate) until: Option<DateTime<Utc>>,
+    /// When it began in this attempt.
+    pub(crate) began_at: Instant,
     /// For a receive: the count of wakes that its last look into the mailbox saw.
     pub(crate) seen: Option<i64>,
     pub(crate) waker: Waker,
@@ -53,7 +57,8 @@ pub(crate) struct Waiting {
 impl Waiting {
     /// Without an end of its own.
     pub(super) fn new(kind: WaitKind, waker: &Waker) -> Self {
-        Self { kind, topic: None, attempts: None, deadline: None, until: None, seen: None, waker: waker.clone() }
+        let (began_at, waker) = (Instant::now(), waker.clone());
+        Self { kind, topic: None, attempts: None, deadline: None, until: None, began_at, seen: None, waker }
     }
 }
 
@@ -251,7 +256,7 @@ impl Attempt {
     }
 
     pub(crate) fn wait(&self, at: &Position, waiting: Waiting) {
-        self.inner().waits.insert(at.clone(), waiting);
+        self.inner().wait(at, waiting);
     }
 
     pub(crate) fn end_wait(&self, at: &Position) {
@@ -482,6 +487,8 @@ impl Inner {
                 topic: wait.topic,
                 attempts: wait.attempts.clone(),
                 until: wait.until,
+                since: self.stored_since(at, wait.kind),
+                for_ms: millis(now.saturating_duration_since(wait.began_at)),
                 after_ms: wait.deadline.map(|deadline| {
                     // Rounded up: a timer may be late by a millisecond, never early.
                     let left = (deadline - now.min(deadline)).as_nanos().div_ceil(1_000_000);

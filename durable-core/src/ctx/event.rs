@@ -266,7 +266,7 @@ impl<T> Watch<'_, T> {
             failure: None,
             attempts: None,
             ended_at,
-            took_ms: millis(self.began_at.elapsed()),
+            took_ms: millis(self.attempt.waited(&self.position, WaitKind::Event, self.began_at)),
         });
         ended_at
     }
@@ -277,6 +277,7 @@ impl<T> Watch<'_, T> {
             topic: Some(self.event.key()),
             deadline: self.wait.timer.as_ref().map(|(_, deadline)| *deadline),
             until: self.wait.until,
+            began_at: self.began_at,
             seen: Some(seen),
             ..Waiting::new(WaitKind::Event, cx.waker())
         };

@@ -182,39 +182,7 @@ impl Ctx {
         NextChild::new(self.attempt.clone(), UnderWay::new(self.lane.clone()), position, children)
     }
 
-    /// Register a step that undoes something, should the workflow fail, be [cancelled](crate::Durable::cancel) or miss its
-    /// [deadline](crate::Start::deadline): then what was registered is run in reverse order.
-    ///
-    /// ```
-    /// # use durable::{Ctx, step, workflow};
-    /// # #[step] async fn book_flight(trip: i64) -> anyhow::Result<()> { Ok(()) }
-    /// # #[step] async fn cancel_flight(trip: i64) -> anyhow::Result<()> { Ok(()) }
-    /// # #[step] async fn book_hotel(trip: i64) -> anyhow::Result<()> { Ok(()) }
-    /// #[workflow]
-    /// async fn travel(ctx: &Ctx, trip: i64) -> anyhow::Result<()> {
-    ///     ctx.undo(cancel_flight(trip)).await;
-    ///     ctx.run(book_flight(trip)).await?;
-    ///     ctx.run(book_hotel(trip)).await?; // if there is no room, the flight is cancelled
-    ///     Ok(())
-    /// }
-    /// ```
-    ///
-    /// `examples/trip.rs` shows it for a step that fails, a cancellation, and a deadline. Register it before the step that it undoes, and let it bear that nothing was done: a step that has failed, or was
-    /// cut off by a time-out or a crash, may still have had its effect. Registered after the step, it covers only what has
-    /// certainly happened.
-    ///
-    /// # Durability
-    ///
-    /// The registration is recorded before anything else begins, and costs no round trip of its own. When the body returns
-    /// an error or panics, its undo steps are run, one after the other: those of a lane from the last to the first, and those of a
-    /// branch where the branch stands. They are steps like all others, with retries, recorded, and never run again once they
-    /// are. One that fails for good does not keep the others from being run; the workflow's failure tells of it. Then the
-    /// workflow has failed, with the failure that the body returned. A workflow that completes undoes nothing.
-    ///
-    /// Cut off by a cancellation or a deadline, the body is stopped first; then it is run again from its records to where it
-    /// was, and what it had registered is undone.
-    ///
-    /// What a loser of a [`race`](Ctx::race) has registered is dropped with it.
+    #[doc = include_str!("../../docs/undo.md")]
     pub fn undo<T>(&self, step: Step<T>) -> Undo<'_, T>
     where
         T: serde::de::DeserializeOwned + Send + 'static,
@@ -258,35 +226,7 @@ impl Ctx {
         Receive::new(self.attempt.clone(), UnderWay::new(self.lane.clone()), position, topic)
     }
 
-    /// Publish a value of an event: a state that others may look at at any time, or wait for.
-    ///
-    /// ```
-    /// # use durable::{Ctx, Event, step, workflow};
-    /// # #[step] async fn copy(file: String) -> anyhow::Result<()> { Ok(()) }
-    /// const PROGRESS: Event<usize> = Event::new("progress");
-    ///
-    /// #[workflow]
-    /// async fn copy_all(ctx: &Ctx, files: Vec<String>) -> anyhow::Result<()> {
-    ///     for (n, file) in files.into_iter().enumerate() {
-    ///         ctx.run(copy(file)).await?;
-    ///         ctx.publish(PROGRESS, n + 1).await?;
-    ///     }
-    ///     Ok(())
-    /// }
-    /// ```
-    ///
-    /// They read it by [`Handle::event`](crate::Handle::event), a body by [`event`](Ctx::event), and whoever has SQL by
-    /// `select value from durable.event where workflow_id = 'copy-7' and key = 'progress'`.
-    ///
-    /// # Durability
-    ///
-    /// The value, the record of this call, and the wake-ups of those who wait are one write, made once, however often the
-    /// body comes here: a recovery does not publish an old value again. The last write wins. It stays when the workflow has
-    /// ended, as long as the workflow's row does.
-    ///
-    /// # Errors
-    ///
-    /// A value that does not survive being stored or has more than 1 MiB, a name that no event can have.
+    #[doc = include_str!("../../docs/events.md")]
     pub fn publish<T>(&self, event: Event<T>, value: T) -> Publish<'_>
     where
         T: serde::Serialize + serde::de::DeserializeOwned,
@@ -418,47 +358,7 @@ impl Ctx {
         FanOut::new(self, position, items.into_iter().collect(), at_once, body)
     }
 
-    /// Wait for whichever comes first of several things: each [`or`](Race::or) adds one. For things of different types there
-    /// is [`select!`](crate::select!).
-    ///
-    /// ```
-    /// # use durable::{Ctx, seconds, step, workflow};
-    /// # #[step] async fn ask(model: String, question: String) -> anyhow::Result<String> { Ok(model + &question) }
-    /// #[workflow]
-    /// async fn answer(ctx: &Ctx, question: String) -> anyhow::Result<String> {
-    ///     let answer = ctx.race()
-    ///         .or(async |ctx: &Ctx| ctx.run(ask("the good one".into(), question.clone())).await)
-    ///         .or(async |ctx: &Ctx| {
-    ///             ctx.sleep(seconds(20)).await?;
-    ///             ctx.run(ask("the fast one".into(), question.clone())).await
-    ///         })
-    ///         .await?;
-    ///     Ok(answer)
-    /// }
-    /// ```
-    ///
-    /// Each arm runs in a lane of its own, from when the race is first awaited, until one of them is through. The others are
-    /// dropped then, wherever they are. If several are through at the same time, the one that has received a message wins,
-    /// and else the one that was added first.
-    ///
-    /// # Durability
-    ///
-    /// The winner is recorded, together with what it recorded last: a recovery runs only the winner again, and finds the same.
-    /// While all arms wait, the workflow is one row, due at the earliest of their times.
-    ///
-    /// A message that an arm waits for is taken only if that arm goes on with it: in a race there is one look into the
-    /// mailbox at a time, and nobody wins while one is under way. So a message that has come beats a time that is over.
-    ///
-    /// Children that a loser has started are cancelled, unless they are detached, before the workflow is suspended or ends. Those
-    /// that were started before the race go on.
-    ///
-    /// A loser's sleeps, waits and retries are gone. A step of it that is running is dropped at its next await; whether
-    /// it has had its effect is then as open as after a crash, and nobody asks for it again. A loser with several calls keeps what
-    /// these have done: messages that it has received, steps that were recorded.
-    ///
-    /// # Panics
-    ///
-    /// Without an arm, when it is awaited; the workflow fails.
+    #[doc = include_str!("../../docs/races.md")]
     pub fn race<'c, R: Send + 'c>(&'c self) -> Race<'c, R> {
         let position = self.take(format_args!("a race"));
         Race::new(self, position)

@@ -122,7 +122,7 @@ impl<T> Mailbox<'_, T> {
             position: self.position.clone(),
             topic: self.topic.name(),
             over,
-            took: self.began_at.elapsed(),
+            took: self.attempt.waited(&self.position, WaitKind::Receive, self.began_at),
             reply,
             _open: OpenOrder::new(&self.attempt),
         };
@@ -212,13 +212,12 @@ impl<T: DeserializeOwned> Mailbox<'_, T> {
                         continue;
                     }
                     let waiting = Waiting {
-                        kind: WaitKind::Receive,
                         topic: Some(self.topic.name()),
-                        attempts: None,
                         deadline: wait.timer.as_ref().map(|(_, deadline)| *deadline),
                         until: wait.until,
+                        began_at: self.began_at,
                         seen: Some(*seen),
-                        waker: cx.waker().clone(),
+                        ..Waiting::new(WaitKind::Receive, cx.waker())
                     };
                     self.attempt.wait(&self.position, waiting);
                     return Poll::Pending;

@@ -212,13 +212,9 @@ impl<T: DeserializeOwned + Send + 'static> Future for StepRun<'_, T> {
                         continue;
                     }
                     let waiting = Waiting {
-                        kind: WaitKind::Retry,
-                        topic: None,
                         attempts: Some(to_json(past)),
                         deadline: Some(*deadline),
-                        until: None,
-                        seen: None,
-                        waker: cx.waker().clone(),
+                        ..Waiting::new(WaitKind::Retry, cx.waker())
                     };
                     this.attempt.wait(&this.position, waiting);
                     return Poll::Pending;

@@ -13,6 +13,7 @@ use super::lane::UnderWay;
 use crate::failure::{Failure, FailureKind};
 use crate::history::{Kind, WaitKind};
 use crate::id::Position;
+use crate::options::millis;
 use crate::store::step::StepRow;
 
 /// The name that sleeps have in the history.
@@ -66,7 +67,8 @@ impl Sleep<'_> {
             failure: None,
             attempts: None,
             ended_at: self.attempt.about_now(),
-            took_ms: i64::try_from(self.duration.as_millis()).unwrap_or(i64::MAX),
+            // Longer than it was to be, where nobody went on with it for a while.
+            took_ms: millis(self.attempt.waited(&self.position, WaitKind::Sleep, Instant::now()).max(self.duration)),
         });
     }
 
@@ -103,13 +105,9 @@ impl Future for Sleep<'_> {
                         return this.end();
                     }
                     let waiting = Waiting {
-                        kind: WaitKind::Sleep,
-                        topic: None,
-                        attempts: None,
                         deadline: Some(*deadline),
                         until: *until,
-                        seen: None,
-                        waker: cx.waker().clone(),
+                        ..Waiting::new(WaitKind::Sleep, cx.waker())
                     };
                     this.attempt.wait(&this.position, waiting);
                     return Poll::Pending;

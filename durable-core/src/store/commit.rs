@@ -53,6 +53,10 @@ pub(crate) struct WaitRow {
     pub(crate) until: Option<DateTime<Utc>>,
     /// In how many milliseconds it ends, otherwise; `None` for never.
     pub(crate) after_ms: Option<i64>,
+    /// When it began, where an earlier write said so.
+    pub(crate) since: Option<DateTime<Utc>>,
+    /// How many milliseconds ago it began, otherwise.
+    pub(crate) for_ms: i64,
 }
 
 /// Waits as the statement takes them: the database turns "in so many milliseconds" into times.
@@ -65,6 +69,8 @@ pub(crate) fn waits_json(waits: &[WaitRow]) -> String {
         topic: Option<&'static str>,
         until: Option<DateTime<Utc>>,
         after_ms: Option<i64>,
+        since: Option<DateTime<Utc>>,
+        for_ms: i64,
         attempts: Option<String>,
     }
     let waits: Vec<Wait<'_>> = waits
@@ -76,6 +82,8 @@ pub(crate) fn waits_json(waits: &[WaitRow]) -> String {
             topic: wait.topic,
             until: wait.until,
             after_ms: wait.after_ms,
+            since: wait.since,
+            for_ms: wait.for_ms,
             attempts: wait.attempts.as_deref().map(hex),
         })
         .collect();

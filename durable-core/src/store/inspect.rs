@@ -84,7 +84,7 @@ pub(super) fn info_of(row: &PgRow) -> Result<WorkflowInfo, sqlx::Error> {
     })
 }
 
-fn recorded_step_of(row: &PgRow) -> Result<RecordedStep, sqlx::Error> {
+pub(super) fn recorded_step_of(row: &PgRow) -> Result<RecordedStep, sqlx::Error> {
     Ok(RecordedStep {
         lane: row.try_get("lane")?,
         seq: row.try_get("seq")?,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
+use super::claim::Sources;
 use super::sql::Sql;
 use super::{Fence, query};
 use crate::id::{Id, OwnerId};
@@ -16,11 +17,20 @@ pub(crate) async fn register(
     sql: &Sql,
     owner: OwnerId,
     lease_ms: i64,
-    host: &str,
-    pid: i32,
-    queue: &str,
+    (host, pid): (&str, i32),
+    takes: &Sources<'_>,
 ) -> Result<(), sqlx::Error> {
-    query(&sql.register).bind(owner.0).bind(lease_ms).bind(host).bind(pid).bind(queue).execute(connection).await?;
+    query(&sql.register)
+        .bind(owner.0)
+        .bind(lease_ms)
+        .bind(host)
+        .bind(pid)
+        .bind(takes.queue)
+        .bind(takes.limited)
+        .bind(&takes.bodies.0)
+        .bind(&takes.bodies.1)
+        .execute(connection)
+        .await?;
     Ok(())
 }
 
@@ -124,6 +134,18 @@ pub(crate) async fn let_go(
         .execute(connection)
         .await?;
     Ok(())
+}
+
+/// Park one workflow whose code does not fit its history.
+pub(crate) async fn block(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    owner: OwnerId,
+    (id, claims): (&Id, i32),
+    failure: &str,
+) -> Result<Fence, sqlx::Error> {
+    let blocked = query(&sql.block).bind(owner.0).bind(id.bucket()).bind(id.as_str()).bind(claims).bind(failure);
+    Ok(if blocked.fetch_optional(connection).await?.is_some() { Fence::Held } else { Fence::Lost })
 }
 
 /// Give one workflow back, or park it with `failure` after too many times.

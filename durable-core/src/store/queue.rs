@@ -1,23 +1,25 @@
 //! Queues with limits: their rows. Claiming from them is `claim`'s.
 
+use std::time::Duration;
+
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
 use super::query;
 use super::sql::Sql;
-use crate::queue::{Queue, QueueInfo, Rate};
+use crate::queue::{Queue, QueueInfo, QueueMetrics, Rate, WaitsFor};
 
-/// Write limits down. `set`: whatever was there; else only where code has declared something else last.
+/// Write limits down. `set`: whatever was there; else only where code has declared something else last. Those come back of which live
+/// workers have declared something else, with what that was.
 pub(crate) async fn declare_queues(
     connection: &mut PgConnection,
     sql: &Sql,
     queues: &[Queue],
     set: bool,
-) -> Result<(), sqlx::Error> {
+) -> Result<Vec<(String, Option<String>)>, sqlx::Error> {
     let mut sorted: Vec<&Queue> = queues.iter().collect();
     sorted.sort_unstable_by_key(|queue| &queue.name);
-    let declared = |queue: &&Queue| serde_json::to_string(queue).expect("limits are numbers and always encode");
-    query(&sql.declare_queues)
+    let rows = query(&sql.declare_queues)
         .bind(sorted.iter().map(|q| &*q.name).collect::<Vec<_>>())
         .bind(sorted.iter().map(|q| q.concurrency).collect::<Vec<_>>())
         .bind(sorted.iter().map(|q| q.concurrency_per_worker).collect::<Vec<_>>())
@@ -27,11 +29,45 @@ pub(crate) async fn declare_queues(
         .bind(sorted.iter().map(|q| q.rate_per_partition.map(|rate| rate.many)).collect::<Vec<_>>())
         .bind(sorted.iter().map(|q| q.rate_per_partition.map(|rate| rate.period_ms)).collect::<Vec<_>>())
         .bind(sorted.iter().map(|q| q.suspended_count).collect::<Vec<_>>())
-        .bind(sorted.iter().map(declared).collect::<Vec<_>>())
+        .bind(sorted.iter().map(|q| q.limits()).collect::<Vec<_>>())
         .bind(set)
-        .execute(connection)
+        .fetch_all(connection)
         .await?;
-    Ok(())
+    rows.iter().map(|row| Ok((row.try_get("name")?, row.try_get("declared")?))).collect()
+}
+
+/// Queues in which something is due and from which no live worker takes, so many of them at most.
+pub(crate) async fn unserved(connection: &mut PgConnection, sql: &Sql, limit: i64) -> Result<Vec<String>, sqlx::Error> {
+    let rows = query(&sql.unserved).bind(limit).fetch_all(connection).await?;
+    rows.iter().map(|row| row.try_get("queue")).collect()
+}
+
+/// How queues stand, all or one.
+pub(crate) async fn queue_metrics(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    name: Option<&str>,
+) -> Result<Vec<QueueMetrics>, sqlx::Error> {
+    let rows = query(&sql.queue_metrics).bind(name).fetch_all(connection).await?;
+    rows.iter().map(metrics).collect()
+}
+
+fn metrics(row: &PgRow) -> Result<QueueMetrics, sqlx::Error> {
+    let count = |name: &str| row.try_get::<i64, _>(name).map(i64::unsigned_abs);
+    let oldest: Option<i64> = row.try_get("oldest_ms")?;
+    Ok(QueueMetrics {
+        queue: row.try_get("queue")?,
+        depth: count("depth")?,
+        oldest: oldest.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or_default())),
+        running: count("running")?,
+        suspended: count("suspended")?,
+        delayed: count("delayed")?,
+        workers: count("workers")?,
+        without_code: count("without_code")?,
+        has_limits: row.try_get("has_limits")?,
+        is_paused: row.try_get("is_paused")?,
+        waits_for: row.try_get::<Option<&str>, _>("waits_for")?.map(WaitsFor::parse),
+    })
 }
 
 /// Pause a queue, or let it go on. Whether there is one with limits.

@@ -33,13 +33,13 @@ macro_rules! statements {
 }
 
 statements! {
-    append applied apply attributes cancel cancel_lost change_deadline claim commit commit_apart continue_as_new counts deadlines declare_queues
+    append applied apply attributes block cancel cancel_lost change_deadline claim commit commit_apart continue_as_new counts deadlines declare_queues
     ended_children events expire fence fenced forget fork hand_back heartbeat hint history input inspect let_go
     list_newest list_newest_with list_oldest list_oldest_with look_at_events mark_stands migrate_lock migrated
     migrations newer_code note_code operate operations owned pause_queue ping publish queues reap receive record recorded register
     remove_queue    release release_starts send server set_attribute settle silence start start_all start_attributed start_children
-    start_children_apart start_keyed start_new steps steps_after stopped stopping streams transact undo_of_dead unknown
-    ask_schedule operate_schedule schedules schedules_due set_schedule tick_schedule
+    start_children_apart start_keyed start_new steps steps_after stopped stopping streams transact undo_of_dead unknown queue_metrics unserved
+    ask_schedule operate_schedule schedules schedules_due set_schedule tick_schedule timeline
 }
 
 /// A text of ours for another schema: objects are written `durable.x`, the schema itself only where it is made.

@@ -234,6 +234,7 @@ impl Engine {
 
     async fn carry_out(&self, attempt: &Arc<Attempt>, outcome: Outcome) -> Option<Told> {
         match outcome {
+            Outcome::Settled(end) if end.status == Status::Blocked => self.park(attempt, end).await,
             Outcome::Settled(end) => self.settle(attempt, end).await,
             Outcome::GivenBack => {
                 self.let_go(attempt).await;
@@ -295,13 +296,6 @@ impl Engine {
             }
             match written.row {
                 Became::Done => {
-                    if end_status == Status::Blocked {
-                        tracing::error!(
-                            workflow = attempt.workflow,
-                            id = %attempt.id,
-                            "workflow is blocked: its code does not fit its history; its failure says where"
-                        );
-                    }
                     let row = unwritten.row.take();
                     let end = row.map(|row| End { status: end_status, output: row.output, failure: row.failure });
                     return Some(end.map(Arc::new));
@@ -331,7 +325,7 @@ impl Engine {
     }
 
     /// Give a workflow back whose body has to begin again: another outcome stands than the one that it was given.
-    async fn let_go(&self, attempt: &Arc<Attempt>) {
+    pub(super) async fn let_go(&self, attempt: &Arc<Attempt>) {
         tracing::warn!(id = %attempt.id, "a former owner's record came in between; the workflow begins again from it");
         attempt.set_leaving(true);
         let mut backoff = Backoff::for_worker();
@@ -370,7 +364,7 @@ impl Engine {
 }
 
 /// What those who wait for an end are told: the end, or only to look.
-type Told = Option<Arc<End>>;
+pub(super) type Told = Option<Arc<End>>;
 
 /// What a body came to that the executor has to wait for.
 enum Came {

@@ -180,10 +180,9 @@ impl Keeper {
 
     async fn register(&self) -> Result<(), Error> {
         let asked_at = Instant::now();
-        let settings = &self.plan.settings;
+        let (plan, lease, pid) = (&self.plan, millis(self.plan.settings.lease), std::process::id().cast_signed());
         call!(self.links, "take a lease", connection => store::register(
-            connection, &self.plan.sql, self.owner, millis(settings.lease), &host(),
-            std::process::id().cast_signed(), &settings.queue))?;
+            connection, &plan.sql, self.owner, lease, (&host(), pid), &plan.sources()))?;
         self.renewed(asked_at);
         Ok(())
     }

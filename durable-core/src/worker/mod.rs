@@ -1,8 +1,9 @@
 //! A worker: claims due workflows, runs their bodies and steps, and keeps its lease meanwhile.
 //!
 //! `lease` holds the lease, `poll` claims, `execute` runs one attempt, `orders` begins what its body orders, `drive` and
-//! `transaction` run its steps, `committer` records them, `read` reads histories on, `takeover` gives back what dead workers
-//! left, `children` starts children and looks at them. A worker lives through incarnations:
+//! `transaction` run its steps, `committer` records them, `read` reads histories on, `park` blocks what does not fit, `takeover` gives back what dead workers
+//! left, `children` starts children and looks at them, `queues` declares limits, `unserved` reports what nobody
+//! takes. A worker lives through incarnations:
 //! when it was fenced, or the server was replaced, it drops all that it holds in memory and begins again under a new owner
 //! id.
 
@@ -19,7 +20,9 @@ mod held;
 mod lease;
 mod local;
 mod orders;
+mod park;
 mod poll;
+mod queues;
 mod read;
 mod receive;
 mod schedules;
@@ -27,6 +30,7 @@ mod streams;
 mod takeover;
 mod transaction;
 mod undo;
+mod unserved;
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -44,9 +48,8 @@ use crate::lines::Appender;
 use crate::options::Settings;
 use crate::step::States;
 use crate::store::Fence;
-use crate::store::claim::Claimed;
+use crate::store::claim::{Claimed, Sources};
 use crate::store::link::{Backoff, Commits, Links, Tenant, call, server};
-use crate::store::queue::declare_queues;
 use crate::store::sql::Sql;
 use crate::store::{lease as lease_store, step};
 use crate::wake::{Wake, Word};
@@ -84,17 +87,9 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Write down the limits of the queues that it serves.
-    pub(crate) async fn declare_queues(&self, links: &Links) -> Result<(), Error> {
-        let queues = &self.settings.serves;
-        let mut backoff = Backoff::for_callers();
-        while !queues.is_empty() {
-            match call!(links, "declare queues", connection => declare_queues(connection, &self.sql, queues, false)) {
-                Err(error) if backoff.again(&error).await => {}
-                answer => return answer,
-            }
-        }
-        Ok(())
+    /// What the worker takes, and from where.
+    fn sources(&self) -> Sources<'_> {
+        Sources { queue: &self.settings.queue, limited: &self.limited, bodies: self.registry.names() }
     }
 }
 

@@ -9,7 +9,7 @@ use super::{Engine, Plan};
 use crate::decide::Stop;
 use crate::error::Error;
 use crate::id::Id;
-use crate::store::claim::{self as store, Claimed, Reached, Sources, Taken};
+use crate::store::claim::{self as store, Claimed, Reached, Taken};
 use crate::store::lease;
 use crate::store::link::{Backoff, call};
 
@@ -60,7 +60,7 @@ async fn claim(
     let plan = &engine.plan;
     let slots = gather(plan, first, more).await;
     let limit = slots.len();
-    let sources = Sources { queue: &plan.settings.queue, limited: &plan.limited, bodies: plan.registry.names() };
+    let sources = plan.sources();
     let (from, began_at) = (looks.from(), Instant::now());
     let Taken { claimed, more, reached } = call!(engine.claims, "claim workflows", connection => store::claim(
         connection, &plan.sql, engine.owner, &sources, i64::try_from(limit).unwrap_or(1), from.unwrap_or_default()))?;

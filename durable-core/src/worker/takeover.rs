@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Engine;
+use super::unserved::Unserved;
 use crate::error::Error;
 use crate::id::OwnerId;
 use crate::status::Status;
@@ -30,6 +31,7 @@ const SILENT_WITHIN: Duration = Duration::from_secs(5);
 pub(super) async fn take_over(engine: &Arc<Engine>) {
     let reap_every = engine.plan.settings.reap_every();
     let mut more = None;
+    let mut unserved = Unserved::new(engine);
     loop {
         let pause = match more {
             // As long as the round took, so that no more than half of the time goes into it while others want to
@@ -38,6 +40,7 @@ pub(super) async fn take_over(engine: &Arc<Engine>) {
             None => reap_every.mul_f64(0.8 + 0.2 * fastrand::f64()),
         };
         tokio::time::sleep(pause).await;
+        unserved.look(engine).await;
         let began_at = Instant::now();
         more = match round(engine).await {
             Ok(is_full) => is_full.then(|| began_at.elapsed()),

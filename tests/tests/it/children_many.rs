@@ -177,6 +177,69 @@ async fn the_order_in_which_children_came_is_the_same_after_a_recovery() -> Resu
     Ok(())
 }
 
+/// The same of a thousand. It is held when half of them have come.
+#[workflow]
+async fn many_in_order(ctx: &Ctx) -> Result<Vec<i64>> {
+    let started = try_join_all((0..MANY).map(|n| ctx.start(told(n)).id(format!("c-{n}")))).await?;
+    let mut children: Children<i64> = started.into_iter().collect();
+    let mut came = Vec::new();
+    while let Some((_, n)) = ctx.next(&mut children).await {
+        came.push(n?);
+        if came.len() as i64 == MANY / 2 {
+            ctx.run(gated("half".into())).await?;
+        }
+    }
+    Ok(came)
+}
+
+/// The worker is lost in the middle, and all have ended before another one goes on: what has come before comes in the order that was
+/// recorded, and nothing comes twice or not at all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_order_in_which_a_thousand_children_came_is_the_same_after_a_recovery() -> Result<()> {
+    const ORDER: &str = "select array_agg((output::json -> 'output')::text::bigint order by seq) from durable.step
+                         where workflow_id = 'p' and lane = '' and name = 'next'";
+    let (db, kit) = (Db::new().await, Kit::default());
+    let worker = async || db.builder().register(told).register(many_in_order).state(kit.clone()).start().await;
+    let first = worker().await?;
+    first.start(many_in_order()).id("p").await?;
+    db.until("select count(*) = 1000 from durable.child").await;
+    // The later ones first, a hundred at a time.
+    let send = async |from: i64| {
+        let send = "select count(durable.send('c-' || n, 'end', 'null')) from generate_series($1, $1 + 99) n";
+        sqlx::query_scalar::<_, i64>(send).bind(from).fetch_one(&db.pool).await
+    };
+    for (n, from) in [900, 700, 500, 300, 100].into_iter().enumerate() {
+        send(from).await?;
+        let before = 100 * (n as i64 + 1);
+        db.until_count("select count(*) from durable.step where name = 'next'", |came| came == before).await;
+    }
+    kit.gate.reached().await;
+    for from in [0, 200, 400, 600, 800] {
+        send(from).await?;
+    }
+    db.until("select count(*) = 1000 from durable.workflow where status = 'completed'").await;
+    let before: Vec<i64> = sqlx::query_scalar(ORDER).fetch_one(&db.pool).await?;
+    // Fenced, as one that was lost: it does not hear of it before somebody else goes on.
+    sqlx::query("update durable.worker set fenced_at = durable.now()").execute(&db.pool).await?;
+    let second = worker().await?;
+    db.until("select exists (select from durable.operation where workflow_id = 'p' and act = 'recover')").await;
+    first.shutdown(Duration::ZERO).await;
+    kit.gate.reached().await;
+    for _ in 0..8 {
+        kit.gate.open();
+    }
+
+    let came = second.workflow::<Vec<i64>>("p").soon().await?;
+    assert_eq!(before.len() as i64, MANY / 2);
+    assert_eq!(came[..before.len()], before[..], "as they came before");
+    assert!(before[0] >= 900 && before[499] < 200, "and not in the order of their ids");
+    assert_eq!(came, sqlx::query_scalar::<_, Vec<i64>>(ORDER).fetch_one(&db.pool).await?, "as it is recorded");
+    let mut all = came;
+    all.sort_unstable();
+    assert_eq!(all, (0..MANY).collect::<Vec<_>>());
+    Ok(())
+}
+
 /// A text of two megabytes that does not compress.
 #[workflow]
 async fn large(ctx: &Ctx) -> Result<String> {

@@ -479,3 +479,40 @@ async fn a_deadline_outlives_a_crash_at_every_point() -> Result<()> {
     assert_eq!(count("before the body of a step: add"), 4, "{:#?}", report.points);
     Ok(())
 }
+
+#[workflow]
+async fn deposit(ctx: &Ctx) -> Result<()> {
+    ctx.run(add(1, -300)).await?;
+    ctx.undo(add(1, 300)).await;
+    ctx.receive(GO).await?;
+    Ok(())
+}
+
+/// The same of a deadline that comes near later: a worker dies, and with it whoever changes the deadline, at each point of that and of
+/// the end that follows.
+#[tokio::test]
+async fn a_deadline_that_is_changed_outlives_a_crash_at_every_point() -> Result<()> {
+    let server = Db::new().await;
+    let worker = |builder: Builder, pool: PgPool| builder.register(deposit).state(pool);
+    let begin = |durable: Durable| async move {
+        durable.start(deposit()).id("e").deadline(days(30)).await?;
+        match durable.set_deadline("e", hours(1)).await {
+            // It has ended after a crash, by the deadline that was set before that.
+            Err(error) if error.kind() == ErrorKind::Finished => {}
+            set => ensure!(set?.is_some(), "there is a deadline now"),
+        }
+        Ok(())
+    };
+    let ended_within_the_hour = |pool: PgPool| async move {
+        let early = "select count(*) from durable.workflow where status = 'failed' and finished_at - created_at < interval '1 day'";
+        let early: i64 = sqlx::query_scalar(early).fetch_one(&pool).await?;
+        ensure!(early == 1, "it has not ended by the deadline that was set last");
+        no_cent_is_held(pool).await
+    };
+    let report = every_crash(bank(&server).await?, worker, begin, ended_within_the_hour).await?;
+    report.assert_clean();
+    let count = |part: &str| report.points.iter().filter(|at| at.contains(part)).count();
+    assert!(count("set the deadline of workflow") >= 2, "{:#?}", report.points);
+    assert!(count("deadline") >= 4, "and the end that follows: {:#?}", report.points);
+    Ok(())
+}

@@ -8,6 +8,7 @@ use durable::{
 use durable_tests::db::Db;
 use durable_tests::kit::{Kit, gated, work};
 use durable_tests::soon::Soon;
+use durable_tests::wire::{Lost, Wire};
 use sqlx::{Connection, PgConnection};
 
 use super::from_sql::{refusal, run, text};
@@ -469,4 +470,35 @@ async fn a_workflow_tells_its_parent_its_generation_and_its_deadline() -> Result
 async fn rounds(ctx: &Ctx, left: i64) -> Result<String> {
     ctx.run(work(format!("round {left}"))).await?;
     if left > 0 { ctx.continue_as_new(rounds(left - 1)).await } else { Ok(ctx.run(waits()).id("child").await?) }
+}
+
+/// The connection breaks in the middle: it is done once, and told as it is, whether it was done before that or not.
+#[tokio::test]
+async fn a_deadline_whose_reply_or_request_is_lost_is_set_once_and_told_as_it_is() -> Result<()> {
+    let db = Db::new().await;
+    let wire = Wire::to(&db);
+    let durable = Durable::builder(wire.pool()).migrate(false).client().await?;
+    for (id, lost) in [("request", Lost::Request), ("reply", Lost::Reply)] {
+        durable.start(waits()).id(id).deadline(hours(9)).await?;
+        for (reason, within) in [("sooner", Some(hours(1))), ("never", None)] {
+            wire.forget();
+            wire.lose("durable.change_deadline", lost);
+            let at = durable.set_deadline(id, within).reason(reason).await?;
+            let asked =
+                wire.flights().iter().flat_map(|f| &f.statements).filter(|s| s.contains("change_deadline")).count();
+            assert_eq!(asked, 2, "{id}: sent again");
+            assert_eq!((durable.workflow::<()>(id).info().await?.deadline_at, at.is_some()), (at, within.is_some()));
+        }
+        let told = durable.workflow::<()>(id).operations().await?;
+        let told: Vec<_> = told.iter().map(|o| (&*o.act, o.reason.as_deref(), o.deadline_at.is_some())).collect();
+        assert_eq!(told, [("deadline", Some("sooner"), true), ("deadline", Some("never"), false)], "{id}");
+    }
+    // What it cannot be done to is told as well, however often it is asked.
+    durable.cancel("reply").await?;
+    for id in ["reply", "nobody"] {
+        wire.lose("durable.change_deadline", Lost::Reply);
+        let error = durable.set_deadline(id, hours(1)).await.unwrap_err();
+        assert_eq!(error.kind(), if id == "reply" { ErrorKind::Finished } else { ErrorKind::NotFound });
+    }
+    Ok(())
 }

@@ -8,10 +8,20 @@ use std::time::Duration;
 use anyhow::Result;
 use durable::Durable;
 use durable_tests::db::Db;
-use durable_tests::fleet::{FleetWorker, Release, first, second};
+use durable_tests::fleet::FleetWorker;
 use durable_tests::soon::Soon;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_fleet");
+/// What the client has of each release: what is needed to start its workflows.
+#[path = "../../src/bin/fleet_first/release.rs"]
+#[expect(dead_code, reason = "a client registers nothing")]
+mod first;
+#[path = "../../src/bin/fleet_second/release.rs"]
+#[expect(dead_code, reason = "a client registers nothing")]
+mod second;
+
+/// The programs of the workers, each with the code of its own release only.
+const FIRST: &str = env!("CARGO_BIN_EXE_fleet_first");
+const SECOND: &str = env!("CARGO_BIN_EXE_fleet_second");
 const WORKERS: usize = 3;
 const TICKERS: i64 = 5;
 
@@ -70,7 +80,7 @@ async fn a_fleet_is_rolled_under_load_and_no_workflow_is_lost_repeated_or_blocke
     let client = db.client().await;
     let mut fleet = Vec::new();
     for _ in 0..WORKERS {
-        fleet.push(FleetWorker::begin(PROGRAM, db.url(), Release::First).await);
+        fleet.push(FleetWorker::begin(FIRST, db.url()).await);
     }
     for n in 0..TICKERS {
         client.start(first::ticker(1)).id(format!("ticker-{n}")).await?;
@@ -80,7 +90,7 @@ async fn a_fleet_is_rolled_under_load_and_no_workflow_is_lost_repeated_or_blocke
 
     // One by one, as in a rolling deploy: the first new one comes before any old one goes, one of the old ones is killed.
     for (n, place) in fleet.iter_mut().enumerate() {
-        let next = FleetWorker::begin(PROGRAM, db.url(), Release::Second).await;
+        let next = FleetWorker::begin(SECOND, db.url()).await;
         load.goes_on(&db).await;
         let old = std::mem::replace(place, next);
         if n == 1 {

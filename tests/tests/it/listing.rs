@@ -366,12 +366,8 @@ async fn gives_up(item: u32) -> Result<u32> {
 #[step]
 async fn gives_much(bytes: usize) -> Result<String> {
     // Not of the kind that compresses.
-    Ok((0..bytes).map(|_| char::from(b'a' + below_26())).collect())
-}
-
-/// By chance.
-fn below_26() -> u8 {
-    (uuid::Uuid::new_v4().as_u128() % 26) as u8
+    let random = (0..bytes.div_ceil(16)).flat_map(|_| uuid::Uuid::new_v4().into_bytes());
+    Ok(random.take(bytes).map(|byte| char::from(b'a' + byte % 26)).collect())
 }
 
 #[workflow]

@@ -165,7 +165,7 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("receive", "owner buckets ids integers lanes integers texts flags bigints"),
     ("record", "owner bucket id integer lane integer text text json json json json time ms"),
     ("recorded", "bucket id lane integer owner"),
-    ("register", "owner ms text integer queue"),
+    ("register", "owner ms text integer queue names names versions"),
     ("release", "owner bucket id integer json integer"),
     ("release_starts", "integer"),
     ("schedules", "id limit"),
@@ -202,6 +202,10 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("transact", "owner text bucket id lane integer text json json json json ms integer"),
     ("undo_of_dead", "owners"),
     ("unknown", "queue names versions"),
+    ("block", "owner bucket id integer json"),
+    ("queue_metrics", "name"),
+    ("unserved", "limit"),
+    ("timeline", "bucket id time integer lane integer bigint limit bigint"),
 ];
 
 /// A script of several statements, which cannot be prepared; every migration runs it.
@@ -481,6 +485,9 @@ async fn no_function_scans_a_hot_table() -> Result<()> {
             format!("tick_schedule('name-{call}', 0, {passed}, now(), '{{u-{call}}}', array[now()], 0, null, null)"),
         ] {
             run(&mut tx, format!("select * from durable.{of_schedules}")).await?;
+        }
+        for of in ["", "'default'"] {
+            run(&mut tx, format!("select * from durable.queue_metrics({of})")).await?;
         }
         let full_reads: i64 = sqlx::query_scalar(FULL_READS).fetch_one(&mut *tx).await?;
         assert_eq!(full_reads, before, "at call {call}");

@@ -1,38 +1,16 @@
 //! What users store is nobody's to read in a log: no input, output, message or failure text is ever traced.
 
-use std::io::Write;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 use durable::{Ctx, PgConnection, Topic, step, workflow};
 use durable_tests::db::Db;
 use durable_tests::soon::Soon;
+use durable_tests::traced::Traced;
 
 const SECRET: &str = "hush-4111-1111";
 const WORD: Topic<String> = Topic::new("word");
 const NUMBER: Topic<i64> = Topic::new("word");
-
-/// Everything that was traced on this thread.
-#[derive(Clone, Default)]
-struct Traced(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Traced {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Traced {
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
-    }
-}
 
 #[step]
 async fn echoes(secret: String) -> Result<String> {
@@ -100,11 +78,7 @@ mod changed {
 
 #[tokio::test]
 async fn nothing_that_users_store_is_traced() -> Result<()> {
-    let traced = Traced::default();
-    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false);
-    let writer = traced.clone();
-    // On this thread, which is the whole runtime of this test.
-    let _guard = tracing::subscriber::set_default(subscriber.with_writer(move || writer.clone()).finish());
+    let (traced, _guard) = Traced::on_this_thread(tracing::Level::TRACE);
     let db = Db::new().await;
     sqlx::query("create table unique_row (name text unique)").execute(&db.pool).await?;
     let secret = || SECRET.to_owned();

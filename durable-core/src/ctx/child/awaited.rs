@@ -171,7 +171,7 @@ impl Attempt {
         inner.children.wait(at, of, wakes);
         let deadline = inner.children.has_strangers(of).then(|| Instant::now() + STRANGERS_LOOK_AFTER);
         let waiting = Waiting { deadline, ..Waiting::new(WaitKind::Child, waker) };
-        inner.waits.insert(at.clone(), waiting);
+        inner.wait(at, waiting);
         None
     }
 

@@ -20,7 +20,7 @@ use crate::ctx::attempt::{Asked, Attempt};
 use crate::ctx::lane::UnderWay;
 use crate::decide::{Stop, to_json};
 use crate::failure::{Failure, FailureKind};
-use crate::history::{Kind, Mismatch, Record};
+use crate::history::{Kind, Mismatch, Record, WaitKind};
 use crate::id::{Id, Position};
 use crate::options::millis;
 use crate::store::child::ChildEnd;
@@ -119,7 +119,7 @@ impl Leaf {
             failure: failure.map(to_json),
             attempts: None,
             ended_at,
-            took_ms: millis(self.began_at.elapsed()),
+            took_ms: millis(self.attempt.waited(&self.position, WaitKind::Child, self.began_at)),
         });
         ended_at
     }

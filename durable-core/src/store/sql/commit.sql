@@ -49,13 +49,15 @@ becoming as (
     left join lateral (
         -- attempts come in hex, because a failure may hold a NUL, on which json_to_recordset gives up
         select json_agg(json_build_object(
-                   'lane', u.lane, 'seq', u.seq, 'kind', u.kind, 'topic', u.topic, 'until', t.until,
+                   'lane', u.lane, 'seq', u.seq, 'kind', u.kind, 'topic', u.topic, 'until', t.until, 'since', t.since,
                    'attempts', convert_from(decode(u.attempts, 'hex'), 'UTF8')::json)) as waits_for,
                min(t.until) as first_until
         from json_to_recordset(b.waits::json) as u
-                 (lane text, seq integer, kind text, topic text, until timestamptz, after_ms bigint, attempts text)
+                 (lane text, seq integer, kind text, topic text, until timestamptz, after_ms bigint, since timestamptz,
+                  for_ms bigint, attempts text)
         cross join lateral (
-            select coalesce(u.until, durable.now() + u.after_ms * interval '1 millisecond') as until
+            select coalesce(u.until, durable.now() + u.after_ms * interval '1 millisecond') as until,
+                   coalesce(u.since, durable.now() - u.for_ms * interval '1 millisecond') as since
         ) t
         -- nearly all rows wait for nothing, and then nothing of this is begun
         where b.waits is not null

@@ -12,6 +12,9 @@ with fenced as (
 forgotten as (
     delete from durable.worker k where k.fenced_at < durable.now() - interval '1 day'
 ),
+forgotten_too as (
+    delete from durable.worker_takes t where not exists (select from durable.worker k where k.id = t.worker)
+),
 undone as (
     -- What such rows are for is over once the workflow has ended.
     delete from durable.ending e

@@ -4,7 +4,7 @@
 -- tries once, and nothing goes in circles.
 -- Which of several workers that start together has brought the code is decided by the key. The looks are bounded, and nothing
 -- is looked at where nothing has changed, but for what is blocked.
--- Locks: the new fingerprints in key order; then the blocked rows in key order, skipping what somebody else is resuming.
+-- Locks: the new fingerprints in key order; then the blocked rows in key order, skipping what somebody else is resuming, and their notes.
 with given as materialized (
     select *
     from unnest($2::text[], $3::integer[], $4::text[]) as g (name, version, fingerprint)
@@ -61,7 +61,17 @@ resumed as (
     from misfits m
     -- any, so that nobody walks the key for being in order; see PLANS in store/link.rs
     where w.bucket = any (array[m.bucket]) and w.id = m.id and w.status is not distinct from 'blocked'
-    returning w.name, w.version
+    returning w.bucket, w.id, w.name, w.version
+),
+journalled as (
+    insert into durable.operation (bucket, workflow_id, n, act, stood, reason)
+    select r.bucket, r.id, o.next, 'resume', 'blocked', 'a worker came with other code'
+    from resumed r
+    cross join lateral (
+        select coalesce(max(o.n) + 1, 0) as next
+        from durable.operation o where o.bucket = r.bucket and o.workflow_id = r.id
+    ) o
+    on conflict do nothing
 )
 select g.name, g.version,
        coalesce((select l.seen from live l join changed c on c.name = l.name and c.version = l.version

@@ -1,10 +1,10 @@
 -- Give back workflows of workers that are dead and can no longer write ($3), up to $1 at a time. A workflow that lost more
 -- than $2 workers in a row without recording a step is parked as blocked; the second and later times it waits, longer each
--- time. That its worker was lost stands among what was done to it.
+-- time. That its worker was lost, and when that had claimed it, stands among what was done to it.
 -- Locks: the workflow rows, skipping locked ones: so it waits for none and needs no order, which would tempt the planner to
 -- read the whole table by its key.
 with orphan as materialized (
-    select w.bucket, w.id, w.owner,
+    select w.bucket, w.id, w.owner, w.claims, w.claimed_at,
            case when exists (select from durable.step s
                              where s.bucket = w.bucket and s.workflow_id = w.id
                                and s.recorded_at >= w.claimed_at)
@@ -15,14 +15,21 @@ with orphan as materialized (
     for no key update of w skip locked
 ),
 noted as (
-    insert into durable.operation (bucket, workflow_id, n, act, stood, reason)
-    select o.bucket, o.id,
-           coalesce((select max(p.n) + 1 from durable.operation p where p.bucket = o.bucket and p.workflow_id = o.id), 0),
-           'recover', 'running',
-           coalesce((select format('worker %s was lost (process %s on %s)', k.id, k.pid, k.host)
-                     from durable.worker k where k.id = o.owner),
-                    format('worker %s was lost', o.owner))
+    insert into durable.operation (bucket, workflow_id, n, act, stood, reason, done_at)
+    select o.bucket, o.id, p.next + t.n, t.act, t.stood, t.reason, t.at
     from orphan o
+    cross join lateral (
+        select coalesce(max(p.n) + 1, 0) as next
+        from durable.operation p where p.bucket = o.bucket and p.workflow_id = o.id
+    ) p
+    cross join lateral (
+        values (0, 'claim', null, format('claim %s, by worker %s', o.claims, o.owner), o.claimed_at),
+               (1, 'recover', 'running',
+                coalesce((select format('worker %s was lost (process %s on %s)', k.id, k.pid, k.host)
+                          from durable.worker k where k.id = o.owner),
+                         format('worker %s was lost', o.owner)), durable.now())
+    ) as t (n, act, stood, reason, at)
+    where t.at is not null
     -- Somebody else's note of this moment, which this statement does not see. It must not hold up the takeover.
     on conflict do nothing
 )

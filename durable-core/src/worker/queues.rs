@@ -1,0 +1,34 @@
+//! Declaring the queues that a worker serves, and saying where workers disagree.
+
+use super::Plan;
+use crate::error::Error;
+use crate::store::link::{Backoff, Links, call};
+use crate::store::queue::declare_queues;
+
+impl Plan {
+    /// Write down the limits of the queues that it serves.
+    pub(crate) async fn declare_queues(&self, links: &Links) -> Result<(), Error> {
+        let queues = &self.settings.serves;
+        let mut backoff = Backoff::for_callers();
+        let others = loop {
+            if queues.is_empty() {
+                return Ok(());
+            }
+            match call!(links, "declare queues", connection => declare_queues(connection, &self.sql, queues, false)) {
+                Err(error) if backoff.again(&error).await => {}
+                answer => break answer?,
+            }
+        };
+        for (name, theirs) in others {
+            let Some(own) = queues.iter().find(|queue| *queue.name == *name) else { continue };
+            tracing::warn!(
+                queue = name,
+                declared = own.limits(),
+                others = theirs,
+                "workers that run have declared other limits for this queue, which those of this worker replace: those count \
+                 that were declared last. In a roll that passes; otherwise let all workers declare the same"
+            );
+        }
+        Ok(())
+    }
+}
