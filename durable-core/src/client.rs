@@ -5,6 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::Stream;
+use futures_util::stream::{Iter, iter};
 use sqlx::{Connection, PgConnection, PgPool};
 use tokio::sync::Semaphore;
 
@@ -24,6 +26,7 @@ use crate::published::EventReader;
 use crate::queue::Queue;
 use crate::schedule::{Schedule, check_declared, declare};
 use crate::start::{Start, StartMany};
+use crate::start_all::StartAll;
 use crate::starter::Starter;
 use crate::step::States;
 use crate::store::attribute::Statements;
@@ -137,7 +140,7 @@ impl Durable {
         Start::new(&self.client, call)
     }
 
-    /// Start many workflows in one statement, each with its id; at most 10,000. When one of them is refused,
+    /// Start many workflows in one statement, each with its id; at most 10,000 ([`start_all`](Durable::start_all) takes any number). When one of them is refused,
     /// none starts (except that an id which another transaction takes in the same moment is found too late for
     /// that: the others have started then, unless this is part of a transaction of yours).
     ///
@@ -154,6 +157,31 @@ impl Durable {
         calls: impl IntoIterator<Item = (I, Call<W>)>,
     ) -> StartMany<'_, W> {
         StartMany::new(&self.client, calls.into_iter().map(|(id, call)| (id.into(), call)).collect())
+    }
+
+    /// Start as many workflows as an iterator names, a thousand in each statement and in bounded memory; see [`StartAll`].
+    ///
+    /// ```no_run
+    /// # use durable::{Ctx, Durable, workflow};
+    /// # #[workflow] async fn greet(ctx: &Ctx, number: u32) -> anyhow::Result<u32> { Ok(number) }
+    /// # async fn example(durable: Durable) -> anyhow::Result<()> {
+    /// let done = durable.start_all((0..100_000).map(|n| (format!("greet-{n}"), greet(n)))).queue("bulk").await?;
+    /// println!("{} are new, {} were there before", done.created, done.existed);
+    /// # Ok(()) }
+    /// ```
+    pub fn start_all<W: Workflow, I: Into<String>, C: IntoIterator<Item = (I, Call<W>)>>(
+        &self,
+        calls: C,
+    ) -> StartAll<'_, W, Iter<C::IntoIter>> {
+        StartAll::new(&self.client, iter(calls))
+    }
+
+    /// [`start_all`](Durable::start_all) for what comes by and by, from a query for instance: any `Stream` of ids and calls.
+    pub fn start_all_from<W: Workflow, I: Into<String>, C: Stream<Item = (I, Call<W>)>>(
+        &self,
+        calls: C,
+    ) -> StartAll<'_, W, C> {
+        StartAll::new(&self.client, calls)
     }
 
     /// Send a message to a workflow. Give it a key, or put it into a transaction of yours, before awaiting

@@ -64,7 +64,7 @@
 //!    `outflow`: values on their way to streams
 //! 4. `step`, `mock`, `ctx`, `workflow`: what runs inside one attempt
 //! 5. `wake`, `hints`, `worker`: who is told what, here and elsewhere; claims, leases, execution
-//! 6. `client`, `start`, `starting`, `starter`, `message`, `cancel`, `operate`, `deadline`, `bulk`, `fork`, `handle`, `list`,
+//! 6. `client`, `start`, `start_all`, `starting`, `starter`, `message`, `cancel`, `operate`, `deadline`, `bulk`, `fork`, `handle`, `list`,
 //!    `recorded`, `published`, `streamed`, `queues`, `schedule`, `keyed`: the doors for callers
 //! 7. `testing`: the kit for tests: databases, a clock that is moved, every crash, mocks; and sabotage
 
@@ -106,6 +106,7 @@ mod rule;
 mod sabotage;
 mod schedule;
 mod start;
+mod start_all;
 mod starter;
 mod starting;
 mod status;
@@ -159,6 +160,7 @@ pub use schedule::{
     Backfill, ListSchedules, OperateSchedule, Schedule, ScheduleHandle, ScheduleInfo, SetSchedule, TriggerSchedule,
 };
 pub use start::{IfExists, Start, StartMany};
+pub use start_all::{StartAll, StartedAll};
 pub use status::Status;
 pub use step::{Step, StepCtx};
 pub use stream::{StepAttempt, Stream, StreamValue};

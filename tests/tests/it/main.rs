@@ -58,6 +58,7 @@ mod schedules_overlapping;
 mod schedules_refused;
 mod secrets;
 mod starting;
+mod starting_all;
 mod steps;
 mod streams;
 mod streams_faults;
