@@ -35,6 +35,7 @@ use crate::store::operate::Act;
 use crate::store::sql::Sql;
 use crate::store::{list, migrate as schema};
 use crate::streamed::StreamReader;
+use crate::subscription::{self, Subscription};
 use crate::topic::Topic;
 use crate::wake::{Wake, Word};
 use crate::worker::{Engine, Plan, Worker};
@@ -114,6 +115,7 @@ pub struct Builder {
     /// The first thing that was wrong; told by `start`, which can fail, instead of by panicking here.
     pub(crate) problem: Option<Error>,
     pub(crate) schedules: Vec<Schedule>,
+    pub(crate) subscriptions: Vec<Subscription>,
 }
 
 impl Durable {
@@ -131,6 +133,7 @@ impl Durable {
             states: States::default(),
             problem: None,
             schedules: Vec::new(),
+            subscriptions: Vec::new(),
         }
     }
 
@@ -475,7 +478,9 @@ impl Builder {
             return Err(problem);
         }
         self.settings.check()?;
-        check_declared(&self.schedules, &self.settings.queue, to_work.then_some(&self.registry))?;
+        let registry = to_work.then_some(&self.registry);
+        check_declared(&self.schedules, &self.settings.queue, registry)?;
+        subscription::check_declared(&self.subscriptions, &self.settings.queue, registry)?;
         let parts = Parts::new(&self.pool, &self.settings.schema, self.settings.hints)?;
         check_reachable(&self.pool).await?;
         let mut link = parts.links.take("connect to the database").await?;
@@ -489,6 +494,7 @@ impl Builder {
         }
         prepared?;
         declare(&self.schedules, &parts.links, &self.settings.queue).await?;
+        subscription::declare(&self.subscriptions, &parts.links, &self.settings.queue).await?;
         // For the worker that is to come.
         if !self.schedules.is_empty() {
             parts.wake.look_at_schedules();

@@ -65,7 +65,7 @@
 //! 4. `step`, `mock`, `ctx`, `workflow`: what runs inside one attempt
 //! 5. `wake`, `hints`, `worker`: who is told what, here and elsewhere; claims, leases, execution
 //! 6. `client`, `start`, `start_all`, `starting`, `starter`, `message`, `cancel`, `operate`, `deadline`, `bulk`, `fork`, `handle`, `list`,
-//!    `recorded`, `published`, `streamed`, `queues`, `schedule`, `keyed`: the doors for callers
+//!    `recorded`, `published`, `streamed`, `queues`, `schedule`, `keyed`, `subscription`, `publish`: the doors for callers
 //! 7. `testing`: the kit for tests: databases, a clock that is moved, every crash, mocks; and sabotage
 
 mod attribute;
@@ -97,6 +97,7 @@ mod operate;
 mod options;
 mod outflow;
 mod probe;
+mod publish;
 mod published;
 mod queue;
 mod queues;
@@ -114,6 +115,7 @@ mod step;
 mod store;
 mod stream;
 mod streamed;
+mod subscription;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod topic;
@@ -151,6 +153,7 @@ pub use list::ListWorkflows;
 pub use message::SendMessage;
 pub use operate::Operate;
 pub use outflow::StepStream;
+pub use publish::{PublishEvent, Published};
 pub use published::ReadEvent;
 pub use queue::{Queue, QueueInfo};
 pub use recorded::ReadHistory;
@@ -165,6 +168,7 @@ pub use status::Status;
 pub use step::{Step, StepCtx};
 pub use stream::{StepAttempt, Stream, StreamValue};
 pub use streamed::ReadStream;
+pub use subscription::{Subscription, SubscriptionInfo};
 pub use topic::Topic;
 pub use workflow::Call;
 

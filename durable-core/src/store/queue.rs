@@ -29,6 +29,8 @@ pub(crate) async fn declare_queues(
         .bind(sorted.iter().map(|q| q.suspended_count).collect::<Vec<_>>())
         .bind(sorted.iter().map(declared).collect::<Vec<_>>())
         .bind(set)
+        .bind(sorted.iter().map(|q| q.burst).collect::<Vec<_>>())
+        .bind(sorted.iter().map(|q| q.burst_per_partition).collect::<Vec<_>>())
         .execute(connection)
         .await?;
     Ok(())
@@ -75,6 +77,8 @@ fn info(row: &PgRow) -> Result<QueueInfo, sqlx::Error> {
             rate: rate("rate", "rate_ms")?,
             rate_per_partition: rate("rate_per_partition", "rate_per_partition_ms")?,
             suspended_count: row.try_get("suspended_count")?,
+            burst: row.try_get("burst")?,
+            burst_per_partition: row.try_get("burst_per_partition")?,
         },
         is_paused: row.try_get("is_paused")?,
         running: count("running")?,
