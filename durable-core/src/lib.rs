@@ -147,7 +147,7 @@ pub use failure::{Failure, FailureKind, StepError, retry_after, terminal};
 pub use fork::Fork;
 pub use handle::Handle;
 pub use history::FailedAttempt;
-pub use info::{Counts, Dropped, HistoryPage, Operation, RecordedStep, WorkflowInfo, WorkflowPage};
+pub use info::{Counts, Dropped, HistoryPage, Operation, RecordedStep, SubscriptionInfo, WorkflowInfo, WorkflowPage};
 pub use keyed::{Batch, Debounce, IfOpen};
 pub use list::ListWorkflows;
 pub use message::SendMessage;
@@ -168,7 +168,7 @@ pub use status::Status;
 pub use step::{Step, StepCtx};
 pub use stream::{StepAttempt, Stream, StreamValue};
 pub use streamed::ReadStream;
-pub use subscription::{Subscription, SubscriptionInfo};
+pub use subscription::Subscription;
 pub use topic::Topic;
 pub use workflow::Call;
 

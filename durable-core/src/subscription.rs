@@ -1,13 +1,12 @@
 //! Subscriptions: which workflows an event starts that an application publishes. Publishing is `publish`.
 
-use chrono::{DateTime, Utc};
-
 use crate::client::{Builder, Durable};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::id::check_text;
+use crate::info::SubscriptionInfo;
 use crate::store::link::{Links, call_patiently};
-use crate::store::subscription as store;
+use crate::store::subscription::{self as store, Subscribed};
 use crate::workflow::{Registry, Workflow, WorkflowFn};
 
 /// Subscriptions in one answer.
@@ -23,38 +22,6 @@ pub struct Subscription {
     queue: Option<String>,
     priority: i16,
     partition_by: Option<String>,
-}
-
-/// A subscription as it is written down.
-pub(crate) struct Subscribed {
-    pub(crate) event: String,
-    pub(crate) workflow: &'static str,
-    pub(crate) version: i32,
-    pub(crate) queue: String,
-    pub(crate) priority: i16,
-    pub(crate) partition_by: Option<String>,
-}
-
-/// A subscription as it stands. See [`Durable::subscriptions`].
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct SubscriptionInfo {
-    /// The name of the event.
-    pub event: String,
-    /// The name of the workflow that it starts,
-    pub workflow: String,
-    /// and its version.
-    pub version: i32,
-    /// Where it is started.
-    pub queue: String,
-    /// By which priority.
-    pub priority: i16,
-    /// The field of the event's value that names the partition.
-    pub partition_by: Option<String>,
-    /// Since when it is so.
-    pub changed_at: DateTime<Utc>,
-    /// Whether it was [removed](Durable::unsubscribe), so that the event starts nothing by it.
-    pub is_removed: bool,
 }
 
 impl Subscription {

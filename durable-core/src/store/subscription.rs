@@ -4,7 +4,17 @@ use sqlx::{PgConnection, Row};
 
 use super::query;
 use super::sql::Sql;
-use crate::subscription::{Subscribed, SubscriptionInfo};
+use crate::info::SubscriptionInfo;
+
+/// A subscription as it is written down.
+pub(crate) struct Subscribed {
+    pub(crate) event: String,
+    pub(crate) workflow: &'static str,
+    pub(crate) version: i32,
+    pub(crate) queue: String,
+    pub(crate) priority: i16,
+    pub(crate) partition_by: Option<String>,
+}
 
 /// What a publication has come to.
 pub(crate) struct SubscribersStarted {

@@ -89,11 +89,8 @@ const SOME_AGE: &str = "
     insert into durable.batch_input (bucket, id, n, name, call, inputs)
     select n % 64, 'w-' || n, 0, 'name-1', 'call-' || n, '1' from generate_series(1, 20000) n;
 
-    analyze durable.start_key; analyze durable.held_start; analyze durable.batch_input;
-    analyze durable.schedule; analyze durable.tick;
-    analyze durable.attribute; analyze durable.operation; analyze durable.event; analyze durable.ending; analyze durable.deadline;
-    analyze durable.place; analyze durable.stream; analyze durable.stream_value;
-    analyze durable.child; analyze durable.workflow; analyze durable.step; analyze durable.message; analyze durable.worker;
+    analyze durable.start_key; analyze durable.held_start; analyze durable.batch_input; analyze durable.schedule; analyze durable.tick; analyze durable.attribute; analyze durable.operation; analyze durable.event; analyze durable.ending;
+    analyze durable.deadline; analyze durable.place; analyze durable.stream; analyze durable.stream_value; analyze durable.child; analyze durable.workflow; analyze durable.step; analyze durable.message; analyze durable.worker;
 ";
 
 /// The parameters of each statement, in order, as `parameter` knows them.
