@@ -5,6 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::Stream;
+use futures_util::stream::{Iter, iter};
 use sqlx::{Connection, PgConnection, PgPool};
 use tokio::sync::Semaphore;
 
@@ -24,6 +26,7 @@ use crate::published::EventReader;
 use crate::queue::Queue;
 use crate::schedule::{Schedule, check_declared, declare};
 use crate::start::{Start, StartMany};
+use crate::start_all::StartAll;
 use crate::starter::Starter;
 use crate::step::States;
 use crate::store::attribute::Statements;
@@ -32,6 +35,7 @@ use crate::store::operate::Act;
 use crate::store::sql::Sql;
 use crate::store::{list, migrate as schema};
 use crate::streamed::StreamReader;
+use crate::subscription::{self, Subscription};
 use crate::topic::Topic;
 use crate::wake::{Wake, Word};
 use crate::worker::{Engine, Plan, Worker};
@@ -111,6 +115,7 @@ pub struct Builder {
     /// The first thing that was wrong; told by `start`, which can fail, instead of by panicking here.
     pub(crate) problem: Option<Error>,
     pub(crate) schedules: Vec<Schedule>,
+    pub(crate) subscriptions: Vec<Subscription>,
 }
 
 impl Durable {
@@ -128,6 +133,7 @@ impl Durable {
             states: States::default(),
             problem: None,
             schedules: Vec::new(),
+            subscriptions: Vec::new(),
         }
     }
 
@@ -137,7 +143,7 @@ impl Durable {
         Start::new(&self.client, call)
     }
 
-    /// Start many workflows in one statement, each with its id; at most 10,000. When one of them is refused,
+    /// Start many workflows in one statement, each with its id; at most 10,000 ([`start_all`](Durable::start_all) takes any number). When one of them is refused,
     /// none starts (except that an id which another transaction takes in the same moment is found too late for
     /// that: the others have started then, unless this is part of a transaction of yours).
     ///
@@ -154,6 +160,31 @@ impl Durable {
         calls: impl IntoIterator<Item = (I, Call<W>)>,
     ) -> StartMany<'_, W> {
         StartMany::new(&self.client, calls.into_iter().map(|(id, call)| (id.into(), call)).collect())
+    }
+
+    /// Start as many workflows as an iterator names, a thousand in each statement and in bounded memory; see [`StartAll`].
+    ///
+    /// ```no_run
+    /// # use durable::{Ctx, Durable, workflow};
+    /// # #[workflow] async fn greet(ctx: &Ctx, number: u32) -> anyhow::Result<u32> { Ok(number) }
+    /// # async fn example(durable: Durable) -> anyhow::Result<()> {
+    /// let done = durable.start_all((0..100_000).map(|n| (format!("greet-{n}"), greet(n)))).queue("bulk").await?;
+    /// println!("{} are new, {} were there before", done.created, done.existed);
+    /// # Ok(()) }
+    /// ```
+    pub fn start_all<W: Workflow, I: Into<String>, C: IntoIterator<Item = (I, Call<W>)>>(
+        &self,
+        calls: C,
+    ) -> StartAll<'_, W, Iter<C::IntoIter>> {
+        StartAll::new(&self.client, iter(calls))
+    }
+
+    /// [`start_all`](Durable::start_all) for what comes by and by, from a query for instance: any `Stream` of ids and calls.
+    pub fn start_all_from<W: Workflow, I: Into<String>, C: Stream<Item = (I, Call<W>)>>(
+        &self,
+        calls: C,
+    ) -> StartAll<'_, W, C> {
+        StartAll::new(&self.client, calls)
     }
 
     /// Send a message to a workflow. Give it a key, or put it into a transaction of yours, before awaiting
@@ -451,7 +482,9 @@ impl Builder {
             return Err(problem);
         }
         self.settings.check()?;
-        check_declared(&self.schedules, &self.settings.queue, to_work.then_some(&self.registry))?;
+        let registry = to_work.then_some(&self.registry);
+        check_declared(&self.schedules, &self.settings.queue, registry)?;
+        subscription::check_declared(&self.subscriptions, &self.settings.queue, registry)?;
         let parts = Parts::new(&self.pool, &self.settings.schema, self.settings.hints)?;
         check_reachable(&self.pool).await?;
         let mut link = parts.links.take("connect to the database").await?;
@@ -465,6 +498,7 @@ impl Builder {
         }
         prepared?;
         declare(&self.schedules, &parts.links, &self.settings.queue).await?;
+        subscription::declare(&self.subscriptions, &parts.links, &self.settings.queue).await?;
         // For the worker that is to come.
         if !self.schedules.is_empty() {
             parts.wake.look_at_schedules();

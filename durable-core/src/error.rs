@@ -72,6 +72,12 @@ impl Error {
         error
     }
 
+    /// The same error, with more to say at its end.
+    pub(crate) fn with(mut self, more: &str) -> Self {
+        self.0.message.push_str(more);
+        self
+    }
+
     /// No answer within the deadline: unknown whether it happened.
     pub(crate) fn no_answer(act: &str, after: std::time::Duration) -> Self {
         let mut error = Self::new(

@@ -15,8 +15,11 @@ pub(crate) const EVENT_BYTES_MAX: usize = 1024 * 1024;
 /// const PROGRESS: Event<u32> = Event::new("progress");
 /// ```
 ///
+/// An event that an [application publishes](crate::Durable::publish) starts the workflows that are [subscribed](crate::Subscription)
+/// to it, and belongs to none of them.
+///
 /// Names have 1 to 512 bytes without control characters; one that breaks this fails what it is used for. Values have at most
-/// 1 MiB of JSON. Only the last one is kept; it lives as long as the workflow.
+/// 1 MiB of JSON. Only the last one that a workflow has published is kept; it lives as long as the workflow.
 pub struct Event<T> {
     key: &'static str,
     values: PhantomData<fn() -> T>,

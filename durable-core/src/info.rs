@@ -165,3 +165,25 @@ pub struct RecordedStep {
     /// When its outcome was recorded.
     pub recorded_at: DateTime<Utc>,
 }
+
+/// A subscription as it stands. See [`Durable::subscriptions`](crate::Durable::subscriptions).
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct SubscriptionInfo {
+    /// The name of the event.
+    pub event: String,
+    /// The name of the workflow that it starts,
+    pub workflow: String,
+    /// and its version.
+    pub version: i32,
+    /// Where it is started.
+    pub queue: String,
+    /// By which priority.
+    pub priority: i16,
+    /// The field of the event's value that names the partition.
+    pub partition_by: Option<String>,
+    /// Since when it is so.
+    pub changed_at: DateTime<Utc>,
+    /// Whether it was [removed](crate::Durable::unsubscribe), so that the event starts nothing by it.
+    pub is_removed: bool,
+}

@@ -64,8 +64,8 @@
 //!    `outflow`: values on their way to streams
 //! 4. `step`, `mock`, `ctx`, `workflow`: what runs inside one attempt
 //! 5. `wake`, `hints`, `worker`: who is told what, here and elsewhere; claims, leases, execution
-//! 6. `client`, `start`, `starting`, `starter`, `message`, `cancel`, `operate`, `deadline`, `bulk`, `fork`, `handle`, `list`,
-//!    `recorded`, `timeline`, `published`, `streamed`, `queues`, `schedule`, `keyed`: the doors for callers
+//! 6. `client`, `start`, `start_all`, `starting`, `starter`, `message`, `cancel`, `operate`, `deadline`, `bulk`, `fork`, `handle`, `list`,
+//!    `recorded`, `timeline`, `published`, `streamed`, `queues`, `schedule`, `keyed`, `subscription`, `publish`: the doors for callers
 //! 7. `testing`: the kit for tests: databases, a clock that is moved, every crash, mocks; and sabotage
 
 mod attribute;
@@ -97,6 +97,7 @@ mod operate;
 mod options;
 mod outflow;
 mod probe;
+mod publish;
 mod published;
 mod queue;
 mod queues;
@@ -106,6 +107,7 @@ mod rule;
 mod sabotage;
 mod schedule;
 mod start;
+mod start_all;
 mod starter;
 mod starting;
 mod status;
@@ -113,6 +115,7 @@ mod step;
 mod store;
 mod stream;
 mod streamed;
+mod subscription;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod timeline;
@@ -146,12 +149,13 @@ pub use failure::{Failure, FailureKind, StepError, retry_after, terminal};
 pub use fork::Fork;
 pub use handle::Handle;
 pub use history::FailedAttempt;
-pub use info::{Counts, Dropped, HistoryPage, Operation, RecordedStep, WorkflowInfo, WorkflowPage};
+pub use info::{Counts, Dropped, HistoryPage, Operation, RecordedStep, SubscriptionInfo, WorkflowInfo, WorkflowPage};
 pub use keyed::{Batch, Debounce, IfOpen};
 pub use list::ListWorkflows;
 pub use message::SendMessage;
 pub use operate::Operate;
 pub use outflow::StepStream;
+pub use publish::{PublishEvent, Published};
 pub use published::ReadEvent;
 pub use queue::{Queue, QueueInfo, QueueMetrics, WaitsFor};
 pub use recorded::ReadHistory;
@@ -161,10 +165,12 @@ pub use schedule::{
     Backfill, ListSchedules, OperateSchedule, Schedule, ScheduleHandle, ScheduleInfo, SetSchedule, TriggerSchedule,
 };
 pub use start::{IfExists, Start, StartMany};
+pub use start_all::{StartAll, StartedAll};
 pub use status::Status;
 pub use step::{Step, StepCtx};
 pub use stream::{StepAttempt, Stream, StreamValue};
 pub use streamed::ReadStream;
+pub use subscription::Subscription;
 pub use timeline::ReadTimeline;
 pub use topic::Topic;
 pub use transition::{TimelineEntry, TimelinePage, Transition};

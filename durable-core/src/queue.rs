@@ -52,6 +52,11 @@ pub struct Queue {
     pub(crate) rate: Option<Rate>,
     pub(crate) rate_per_partition: Option<Rate>,
     pub(crate) suspended_count: bool,
+    // Left out where there is none, so that what a release without them has declared is the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) burst: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) burst_per_partition: Option<i32>,
 }
 
 /// So many in any period.
@@ -72,6 +77,8 @@ impl Queue {
             rate: None,
             rate_per_partition: None,
             suspended_count: false,
+            burst: None,
+            burst_per_partition: None,
         }
     }
 
@@ -100,7 +107,7 @@ impl Queue {
     }
 
     /// At most so many begin to run within any period of this length, from 1 ms to a year: in no minute more than 100, wherever the
-    /// minute begins. Unless they are spread by something else, they begin all at once, and then none for the rest of the period.
+    /// minute begins. Unless a [burst](Queue::burst) spreads them, they begin all at once, and then none for the rest of the period.
     pub fn rate(mut self, many: u32, period: Duration) -> Self {
         self.rate = Some(Rate::new(many, period));
         self
@@ -109,6 +116,21 @@ impl Queue {
     /// The same for each partition.
     pub fn rate_per_partition(mut self, many: u32, period: Duration) -> Self {
         self.rate_per_partition = Some(Rate::new(many, period));
+        self
+    }
+
+    /// Spread what the [rate](Queue::rate) allows: at most so many begin at once, and then one after the other. With a rate of 100 in a
+    /// minute, one every 0.6 s: exactly, in any span of k times 0.6 s no more than `most` + k begin; and no more than 100 in any
+    /// minute, as without. What was not used is not saved up beyond `most`. They begin when a worker looks, so with one that
+    /// looks every second, at `most` 1, one begins each second. 1 or more; default: none.
+    pub fn burst(mut self, most: u32) -> Self {
+        self.burst = Some(number(most));
+        self
+    }
+
+    /// The same for the [rate of each partition](Queue::rate_per_partition).
+    pub fn burst_per_partition(mut self, most: u32) -> Self {
+        self.burst_per_partition = Some(number(most));
         self
     }
 
@@ -134,9 +156,18 @@ impl Queue {
             ("concurrency per partition", self.concurrency_per_partition),
             ("rate", self.rate.map(|rate| rate.many)),
             ("rate per partition", self.rate_per_partition.map(|rate| rate.many)),
+            ("burst", self.burst),
+            ("burst per partition", self.burst_per_partition),
         ] {
             if limit.is_some_and(|limit| limit < 1) {
                 return refused(format!("a {what} of 0 would never run anything: give at least 1, or pause the queue"));
+            }
+        }
+        for (what, burst, rate) in
+            [("rate", self.burst, self.rate), ("rate_per_partition", self.burst_per_partition, self.rate_per_partition)]
+        {
+            if burst.is_some() && rate.is_none() {
+                return refused(format!("a burst is one of a rate: give .{what}(..), too"));
             }
         }
         let longest = millis(PERIOD_MAX);

@@ -19,7 +19,7 @@ use crate::starting::start_all;
 use crate::store::start::NewWorkflow;
 use crate::workflow::{Call, OutputOf, Workflow};
 
-/// Workflows in one call. More of them belong in several calls, each in bounded memory.
+/// Workflows in one call that gives a handle for each. More of them are `start_all`'s.
 const MANY_MAX: usize = 10_000;
 
 /// What to do when a workflow with the same id, name and version is there already. The id of another
@@ -82,19 +82,19 @@ pub struct StartMany<'a, W: Workflow> {
     options: Options<'a>,
 }
 
-struct Options<'a> {
-    queue: String,
-    partition: Option<String>,
-    priority: i16,
-    delay: Duration,
-    deadline: Option<Duration>,
-    if_exists: IfExists,
-    attributes: Vec<(String, AttributeValue)>,
-    tx: Option<&'a mut PgConnection>,
+pub(crate) struct Options<'a> {
+    pub(crate) queue: String,
+    pub(crate) partition: Option<String>,
+    pub(crate) priority: i16,
+    pub(crate) delay: Duration,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) if_exists: IfExists,
+    pub(crate) attributes: Vec<(String, AttributeValue)>,
+    pub(crate) tx: Option<&'a mut PgConnection>,
 }
 
 impl Options<'_> {
-    fn new(client: &Client) -> Self {
+    pub(crate) fn new(client: &Client) -> Self {
         Self {
             queue: client.queue.clone(),
             partition: None,
@@ -109,8 +109,8 @@ impl Options<'_> {
 }
 
 macro_rules! start_options {
-    ($name:ident) => {
-        impl<'a, W: Workflow> $name<'a, W> {
+    ($name:ident $(, $calls:ident)?) => {
+        impl<'a, W: Workflow $(, $calls)?> $name<'a, W $(, $calls)?> {
             /// Put it into this queue. Default: the queue of the builder.
             pub fn queue(mut self, queue: impl Into<String>) -> Self {
                 self.options.queue = queue.into();
@@ -161,21 +161,22 @@ macro_rules! start_options {
                 self
             }
 
-            /// Start it in the caller's transaction: it exists if, and only if, that commits. One statement;
-            /// the connection is used for nothing else.
+            /// Start it in the caller's transaction: it exists if, and only if, that commits. One statement (for each
+            /// thousand of very many); the connection is used for nothing else.
             pub fn in_tx(mut self, tx: &'a mut PgConnection) -> Self {
                 self.options.tx = Some(tx);
                 self
             }
         }
 
-        impl<W: Workflow> std::fmt::Debug for $name<'_, W> {
+        impl<W: Workflow $(, $calls)?> std::fmt::Debug for $name<'_, W $(, $calls)?> {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 write!(f, "{}({:?})", stringify!($name), W::NAME)
             }
         }
     };
 }
+pub(crate) use start_options;
 start_options!(Start);
 start_options!(StartMany);
 
@@ -349,7 +350,7 @@ fn check_many<W: Workflow>(calls: &[(String, Call<W>)]) -> Result<(), Error> {
     if calls.len() > MANY_MAX {
         return Err(Error::new(
             ErrorKind::Usage,
-            format!("{} workflows in one call, at most {MANY_MAX} are allowed: start them in several", calls.len()),
+            format!("{} workflows in one call, at most {MANY_MAX} are allowed: use start_all", calls.len()),
         ));
     }
     let mut seen = HashSet::with_capacity(calls.len());
@@ -360,7 +361,7 @@ fn check_many<W: Workflow>(calls: &[(String, Call<W>)]) -> Result<(), Error> {
 }
 
 /// Check everything and encode the input: nothing is written for what cannot be.
-fn describe<W: Workflow>(id: Id, call: &Call<W>, options: &Options<'_>) -> Result<NewWorkflow, Error> {
+pub(crate) fn describe<W: Workflow>(id: Id, call: &Call<W>, options: &Options<'_>) -> Result<NewWorkflow, Error> {
     check_text("workflow name", W::NAME)?;
     check_text("queue", &options.queue)?;
     if let Some(partition) = &options.partition {

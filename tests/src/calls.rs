@@ -17,6 +17,9 @@ pub const RATE: u32 = 25;
 /// See [`RATE`].
 pub const PERIOD: Duration = Duration::from_millis(700);
 
+/// How many may begin at once; the others are spread over the period.
+pub const BURST: u32 = 4;
+
 /// The queue.
 pub fn queue() -> Queue {
     let (at_once, of_each) = (u32::try_from(AT_ONCE), u32::try_from(OF_EACH));
@@ -24,6 +27,7 @@ pub fn queue() -> Queue {
         .concurrency(at_once.expect("a small number"))
         .concurrency_per_partition(of_each.expect("a small number"))
         .rate(RATE, PERIOD)
+        .burst(BURST)
 }
 
 /// Register what calls need beside the state of a journey.
@@ -85,6 +89,9 @@ pub async fn check(pool: &PgPool) -> Result<()> {
          than {nearest:?}",
         began.len()
     );
+    let spread = most_in_a_row(&began, PERIOD / RATE);
+    println!("at most {spread} more than their share of a span began; {BURST} may");
+    ensure!(spread <= i64::from(BURST), "{spread} more than their share of a span began");
     ensure!(most <= AT_ONCE, "{most} ran at once");
     ensure!(of_each <= OF_EACH, "{of_each} of a partition ran at once");
     ensure!(
@@ -92,4 +99,18 @@ pub async fn check(pool: &PgPool) -> Result<()> {
         "{nearest:?} for {rate} and one"
     );
     Ok(())
+}
+
+/// By how many those that began in any span are more than the steps that it has: the burst. From each moment to each later one, since
+/// what matters begins and ends with somebody who begins.
+pub fn most_in_a_row(began: &[chrono::DateTime<chrono::Utc>], step: Duration) -> i64 {
+    let step = i64::try_from(step.as_nanos()).expect("less than centuries");
+    let mut most = 0;
+    for (first, from) in began.iter().enumerate() {
+        for (many, until) in (1..).zip(&began[first..]) {
+            let span = (*until - *from).num_nanoseconds().expect("less than centuries");
+            most = most.max(many - span / step);
+        }
+    }
+    most
 }

@@ -86,7 +86,7 @@ impl ScheduleHandle {
     /// # Ok(()) }
     /// ```
     pub fn backfill(&self, range: Range<DateTime<Utc>>) -> Backfill<'_> {
-        Backfill { of: self, range }
+        Backfill { of: self, range, tx: None }
     }
 
     fn missing(&self, named: &str) -> Error {
@@ -99,6 +99,11 @@ impl ScheduleHandle {
         // What an unanswered try has put there is known by its id.
         call_patiently!(client.links, named, connection =>
                 store::ask_schedule(connection, &client.sql, &self.name, asked))
+    }
+
+    /// The same in the caller's transaction.
+    async fn ask_in(&self, tx: &mut PgConnection, named: &str, asked: &Asked<'_>) -> Result<Vec<Told>, Error> {
+        store::ask_schedule(tx, &self.client.sql, &self.name, asked).await.map_err(|e| Error::database(named, &e))
     }
 
     /// Tell workers what there is to do; `soon` if a transaction has still to commit.
@@ -235,10 +240,7 @@ impl<'a> TriggerSchedule<'a> {
         let asked = Asked::Trigger(&id);
         let in_tx = tx.is_some();
         let told = match tx {
-            Some(tx) => {
-                let told = store::ask_schedule(tx, &of.client.sql, &of.name, &asked).await;
-                told.map_err(|e| Error::database(&named, &e))?
-            }
+            Some(tx) => of.ask_in(tx, &named, &asked).await?,
             None => of.ask(&named, &asked).await?,
         };
         if told.is_empty() {
@@ -281,7 +283,8 @@ impl std::fmt::Debug for TriggerSchedule<'_> {
 ///
 /// # Durability
 ///
-/// One write, durable when this answers `Ok`. A repeat puts nothing in line twice.
+/// One write, durable when this answers `Ok`; with [`in_tx`](Backfill::in_tx) when that transaction commits, and only then. A repeat puts
+/// nothing in line twice.
 ///
 /// # Errors
 ///
@@ -291,11 +294,19 @@ impl std::fmt::Debug for TriggerSchedule<'_> {
 pub struct Backfill<'a> {
     of: &'a ScheduleHandle,
     range: Range<DateTime<Utc>>,
+    tx: Option<&'a mut PgConnection>,
 }
 
-impl Backfill<'_> {
+impl<'a> Backfill<'a> {
+    /// Put them in line in the caller's transaction: they start if, and only if, that commits. Two statements; from the second one on, the
+    /// schedule is locked until then, and its ticks wait for that.
+    pub fn in_tx(mut self, tx: &'a mut PgConnection) -> Self {
+        self.tx = Some(tx);
+        self
+    }
+
     async fn backfill(self) -> Result<u64, Error> {
-        let Self { of, range } = self;
+        let Self { of, range, mut tx } = self;
         check_name(&of.name)?;
         let named = format!("backfill schedule {}", of.name);
         let usage = |problem: String| Err(Error::new(ErrorKind::Usage, format!("could not {named}: {problem}")));
@@ -303,7 +314,13 @@ impl Backfill<'_> {
             return usage(format!("{} is not before {}: give the earlier time first", range.start, range.end));
         }
         for _ in 0..CHANGES_MAX {
-            let found = read(&of.client, &of.name, 1).await?.into_iter().find(|found| found.name == of.name);
+            let found = match tx.as_deref_mut() {
+                Some(tx) => {
+                    store::schedules(tx, &of.client.sql, &of.name, 1).await.map_err(|e| Error::database(&named, &e))?
+                }
+                None => read(&of.client, &of.name, 1).await?,
+            };
+            let found = found.into_iter().find(|found| found.name == of.name);
             let Some(stands) = found else { return Err(of.missing(&named)) };
             if range.end > stands.now {
                 return usage(format!("{} has yet to come: what is to come starts by itself", range.end));
@@ -328,11 +345,15 @@ impl Backfill<'_> {
                     format!("could not {named}: {waiting} ticks wait already, at most {WAITING_MAX} can"),
                 ));
             }
-            let told = of.ask(&named, &Asked::Backfill(stands.revision, &ticks)).await?;
+            let asked = Asked::Backfill(stands.revision, &ticks);
+            let told = match tx.as_deref_mut() {
+                Some(tx) => of.ask_in(tx, &named, &asked).await?,
+                None => of.ask(&named, &asked).await?,
+            };
             match &told[..] {
                 [Told::Changed] => {}
                 _ => {
-                    of.tell(&told, false);
+                    of.tell(&told, tx.is_some());
                     return Ok(u64::try_from(ticks.len()).unwrap_or_default());
                 }
             }

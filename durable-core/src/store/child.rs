@@ -26,6 +26,8 @@ pub(crate) struct NewChild {
     pub(crate) version: i32,
     /// The parent's, if it has none of its own.
     pub(crate) queue: Option<String>,
+    /// Of its queue.
+    pub(crate) partition: Option<String>,
     pub(crate) priority: Option<i16>,
     pub(crate) delay_ms: i64,
     /// From its start; beside the parent's.
@@ -39,7 +41,7 @@ pub(crate) struct NewChild {
 impl NewChild {
     /// Its size on the wire, about.
     pub(crate) fn bytes(&self) -> usize {
-        let queue = self.queue.as_ref().map_or(0, String::len);
+        let queue = self.queue.iter().chain(&self.partition).map(String::len).sum::<usize>();
         let ids = 2 * self.id.as_str().len() + self.parent.as_str().len();
         160 + ids + self.name.len() + queue + self.input.len()
     }
@@ -149,6 +151,7 @@ impl<'c> Batch<'c> {
             .bind(column(children, |c| c.detached))
             .bind(column(children, |c| &*c.output))
             .bind(column(children, |c| c.deadline_ms))
+            .bind(column(children, |c| c.partition.as_deref()))
     }
 
     /// Answers in the order of what was given. One without a row has a parent that is not held.

@@ -29,6 +29,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 12, name: "schedule", text: include_str!("../../migrations/0012_schedule.sql") },
     Migration { version: 13, name: "deadline", text: include_str!("../../migrations/0013_deadline.sql") },
     Migration { version: 14, name: "start_key", text: include_str!("../../migrations/0014_start_key.sql") },
+    Migration { version: 15, name: "subscription", text: include_str!("../../migrations/0015_subscription.sql") },
     Migration { version: 17, name: "observe", text: include_str!("../../migrations/0017_observe.sql") },
 ];
 

@@ -33,6 +33,7 @@ pub(crate) mod sql;
 pub(crate) mod start;
 pub(crate) mod step;
 pub(crate) mod stream;
+pub(crate) mod subscription;
 pub(crate) mod timeline;
 #[cfg(feature = "testing")]
 pub(crate) mod trial;

@@ -31,6 +31,8 @@ pub(crate) async fn declare_queues(
         .bind(sorted.iter().map(|q| q.suspended_count).collect::<Vec<_>>())
         .bind(sorted.iter().map(|q| q.limits()).collect::<Vec<_>>())
         .bind(set)
+        .bind(sorted.iter().map(|q| q.burst).collect::<Vec<_>>())
+        .bind(sorted.iter().map(|q| q.burst_per_partition).collect::<Vec<_>>())
         .fetch_all(connection)
         .await?;
     rows.iter().map(|row| Ok((row.try_get("name")?, row.try_get("declared")?))).collect()
@@ -111,6 +113,8 @@ fn info(row: &PgRow) -> Result<QueueInfo, sqlx::Error> {
             rate: rate("rate", "rate_ms")?,
             rate_per_partition: rate("rate_per_partition", "rate_per_partition_ms")?,
             suspended_count: row.try_get("suspended_count")?,
+            burst: row.try_get("burst")?,
+            burst_per_partition: row.try_get("burst_per_partition")?,
         },
         is_paused: row.try_get("is_paused")?,
         running: count("running")?,

@@ -27,6 +27,34 @@ impl Work {
     }
 }
 
+/// When limits let more begin: once a period is over, or a burst has room for one more.
+fn opens(schema: &str) -> String {
+    format!(
+        "select t.at + q.rate_period as at
+         from \"{schema}\".queue q, unnest(q.begun_at) as t (at)
+         where exists (select from \"{schema}\".place p where p.queue = q.name and p.due_at is not null)
+         union all
+         select t.at + q.rate_per_partition_period
+         from \"{schema}\".queue q, \"{schema}\".partition k, unnest(k.begun_at) as t (at)
+         where k.queue = q.name
+           and exists (select from \"{schema}\".place p
+                       where p.queue = k.queue and p.partition = k.partition and p.due_at is not null)
+         union all
+         -- When one more of a burst may begin.
+         select b.next_at - (b.burst - 1) * \"{schema}\".rate_step(q.rate, q.rate_period) * interval '1 microsecond'
+         from \"{schema}\".queue q join \"{schema}\".burst b on b.queue = q.name
+         where exists (select from \"{schema}\".place p where p.queue = q.name and p.due_at is not null)
+         union all
+         select k.next_at - (b.burst_per_partition - 1)
+                            * \"{schema}\".rate_step(q.rate_per_partition, q.rate_per_partition_period) * interval '1 microsecond'
+         from \"{schema}\".queue q
+         join \"{schema}\".burst b on b.queue = q.name
+         join \"{schema}\".partition_burst k on k.queue = q.name
+         where exists (select from \"{schema}\".place p
+                       where p.queue = k.queue and p.partition = k.partition and p.due_at is not null)"
+    )
+}
+
 /// Look at it.
 pub(crate) async fn work(connection: &mut PgConnection, sql: &Sql) -> Result<Work, sqlx::Error> {
     let row = sqlx::query(AssertSqlSafe(look(&sql.schema))).fetch_one(connection).await?;
@@ -56,21 +84,11 @@ fn look(schema: &str) -> String {
                  \"{schema}\".room_in(q, null) = 0
                  or not exists (
                      select from \"{schema}\".open_partitions(
-                         q, coalesce(\"{schema}\".rate_left(q.rate, q.rate_period, q.begun_at, q.begun), 2147483647), 10000
+                         q, \"{schema}\".new_left(q), 10000
                      ) o where o.room > 0)
              )
          ),
-         opens as (
-             select t.at + q.rate_period as at
-             from \"{schema}\".queue q, unnest(q.begun_at) as t (at)
-             where exists (select from \"{schema}\".place p where p.queue = q.name and p.due_at is not null)
-             union all
-             select t.at + q.rate_per_partition_period
-             from \"{schema}\".queue q, \"{schema}\".partition k, unnest(k.begun_at) as t (at)
-             where k.queue = q.name
-               and exists (select from \"{schema}\".place p
-                           where p.queue = k.queue and p.partition = k.partition and p.due_at is not null)
-         ),
+         opens as ({opens}),
          -- A start that is held back waits for its batch's time, or for a workflow to end.
          open as (
              select w.status, w.stopping, d.at as deadline, \"{schema}\".now() as now,
@@ -104,7 +122,8 @@ fn look(schema: &str) -> String {
                       or h.after is not null and not \"{schema}\".is_open(h.after_bucket, h.after)) as ticks,
                 (select ceil(extract(epoch from min(s.due_at) - \"{schema}\".now()) * 1000)::bigint
                  from \"{schema}\".schedule s where s.due_at > \"{schema}\".now()) as tick_in_ms
-         from open"
+         from open",
+        opens = opens(schema),
     )
 }
 

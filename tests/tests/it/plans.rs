@@ -89,11 +89,8 @@ const SOME_AGE: &str = "
     insert into durable.batch_input (bucket, id, n, name, call, inputs)
     select n % 64, 'w-' || n, 0, 'name-1', 'call-' || n, '1' from generate_series(1, 20000) n;
 
-    analyze durable.start_key; analyze durable.held_start; analyze durable.batch_input;
-    analyze durable.schedule; analyze durable.tick;
-    analyze durable.attribute; analyze durable.operation; analyze durable.event; analyze durable.ending; analyze durable.deadline;
-    analyze durable.place; analyze durable.stream; analyze durable.stream_value;
-    analyze durable.child; analyze durable.workflow; analyze durable.step; analyze durable.message; analyze durable.worker;
+    analyze durable.start_key; analyze durable.held_start; analyze durable.batch_input; analyze durable.schedule; analyze durable.tick; analyze durable.attribute; analyze durable.operation; analyze durable.event; analyze durable.ending;
+    analyze durable.deadline; analyze durable.place; analyze durable.stream; analyze durable.stream_value; analyze durable.child; analyze durable.workflow; analyze durable.step; analyze durable.message; analyze durable.worker;
 ";
 
 /// The parameters of each statement, in order, as `parameter` knows them.
@@ -120,7 +117,10 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("continue_as_new", "owner bucket id integer integer json limit"),
     ("counts", ""),
     ("deadlines", "limit"),
-    ("declare_queues", "texts integers integers integers integers bigints integers bigints flags jsons flag"),
+    (
+        "declare_queues",
+        "texts integers integers integers integers bigints integers bigints flags jsons flag integers integers",
+    ),
     ("events", "buckets ids texts"),
     ("expire", "id"),
     ("settle", "owner bucket id integer lane integer text text json json json json time ms text json json"),
@@ -184,14 +184,18 @@ const PARAMETERS: &[(&str, &str)] = &[
     (
         "start_children",
         "owner buckets ids integers integers buckets ids lanes integers buckets ids texts integers texts buckets bigints \
-         jsons flags jsons bigints",
+         jsons flags jsons bigints texts",
     ),
     (
         "start_children_apart",
         "owner buckets ids integers integers buckets ids lanes integers buckets ids texts integers texts buckets bigints \
-         jsons flags jsons bigints",
+         jsons flags jsons bigints texts",
     ),
     ("start_keyed", "id name integer queue text integer json ms json text text ms text ms ms integer"),
+    ("start_subscribers", "text json id"),
+    ("set_subscriptions", "texts texts integers texts buckets texts flag"),
+    ("subscriptions", "limit"),
+    ("unsubscribe", "text text"),
     ("start_new", "owner buckets ids texts integers texts buckets bigints jsons flags"),
     ("steps", "bucket id"),
     ("steps_after", "bucket id lane integer limit limit"),
@@ -359,7 +363,7 @@ const FOR_PEOPLE: &[&str] = &["note_code", "list_newest", "list_oldest", "counts
 #[rustfmt::skip]
 const ON_THE_APPLICATIONS: &[&str] =
     &["start", "start_attributed", "fork", "cancel", "change_deadline", "send", "set_attribute", "set_schedule", "ask_schedule", "operate_schedule",
-      "transact", "mark_stands", "start_keyed"];
+      "transact", "mark_stands", "start_keyed", "start_subscribers"];
 
 /// Plan every statement as a planner does, and say which read a hot table from end to end.
 async fn full_reads(connection: &mut PgConnection, planner: &Planner) -> Result<Vec<String>> {

@@ -22,7 +22,7 @@ pub(super) async fn call(ctx: &Ctx) -> Result<()> {
 
 /// Notes its id.
 #[workflow]
-async fn note(ctx: &Ctx) -> Result<()> {
+pub(super) async fn note(ctx: &Ctx) -> Result<()> {
     ctx.run(work(ctx.id().to_owned())).await?;
     Ok(())
 }
@@ -148,7 +148,7 @@ async fn no_more_of_a_partition_run_at_once_than_the_queue_allows() -> Result<()
     drain(&db, &kit, ["a", "b", "c", "none"].into_iter().flat_map(|p| (0..5).map(move |n| format!("{p}-{n}")))).await
 }
 
-async fn kit_database(kit: &Kit, queue: Queue) -> Result<(Db, TestDatabase, Durable)> {
+pub(super) async fn kit_database(kit: &Kit, queue: Queue) -> Result<(Db, TestDatabase, Durable)> {
     let server = Db::new().await;
     let db = TestDatabase::create(&server.pool, |_| async { Ok(()) }).await?;
     let durable = everything(db.builder(), kit, queue).start().await?;

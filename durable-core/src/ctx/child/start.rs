@@ -60,6 +60,7 @@ pub struct ChildRun<'c, W: Workflow> {
 struct Options {
     id: Option<String>,
     queue: Option<String>,
+    partition: Option<String>,
     priority: Option<i16>,
     delay: Duration,
     deadline: Option<Duration>,
@@ -92,6 +93,13 @@ macro_rules! child_options {
             /// Put it into this queue. Default: the queue of this workflow.
             pub fn queue(mut $self, queue: impl Into<String>) -> Self {
                 $options.queue = Some(queue.into());
+                $self
+            }
+
+            /// Put it into this [partition](crate::Start::partition) of its queue, which has to have limits. Default: the one of those
+            /// that have none, whatever partition this workflow is in.
+            pub fn partition(mut $self, partition: impl Into<String>) -> Self {
+                $options.partition = Some(partition.into());
                 $self
             }
 
@@ -154,6 +162,9 @@ impl<W: Workflow> ChildStart<'_, W> {
         if let Some(queue) = &options.queue {
             check_text("queue", queue).map_err(|error| refused(format!("{act}: {error}")))?;
         }
+        if let Some(partition) = &options.partition {
+            check_text("partition", partition).map_err(|error| refused(format!("{act}: {error}")))?;
+        }
         let input = self.call.take().map(|call| call.encode()).expect("a child is described once");
         let input = input
             .map_err(|problem| Failure::new(FailureKind::Value, format!("{act}: its input {problem}")).terminal())?;
@@ -166,6 +177,7 @@ impl<W: Workflow> ChildStart<'_, W> {
             name: W::NAME,
             version: W::VERSION,
             queue: options.queue.clone(),
+            partition: options.partition.clone(),
             priority: options.priority,
             delay_ms: millis(options.delay.min(WAIT_MAX)),
             deadline_ms: options.deadline.map(|deadline| millis(deadline.min(WAIT_MAX))),

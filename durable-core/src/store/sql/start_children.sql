@@ -1,4 +1,4 @@
--- Start workflows as children ($5 to $20) of others ($2 to $4), each only while its parent is held by the owner $1 under the
+-- Start workflows as children ($5 to $21) of others ($2 to $4), each only while its parent is held by the owner $1 under the
 -- claim that is given with it; and record the start as the outcome of a position of the parent. All of it or, where an id or
 -- a position is taken, nothing: it fails then, and `start_children_apart` finds out.
 -- What is not given (queue, priority) a child has from its parent; its deadline is the nearer one of both, unless it is detached.
@@ -30,7 +30,8 @@ given as materialized (
                unnest($11::text[]) as id, unnest($12::text[]) as name, unnest($13::integer[]) as version,
                unnest($14::text[]) as own_queue, unnest($15::smallint[]) as own_priority,
                unnest($16::bigint[]) as delay_ms, unnest($17::text[]) as input, unnest($18::boolean[]) as detached,
-               unnest($19::text[]) as output, unnest($20::bigint[]) as deadline_ms, generate_subscripts($5, 1) as n
+               unnest($19::text[]) as output, unnest($20::bigint[]) as deadline_ms, unnest($21::text[]) as partition,
+               generate_subscripts($5, 1) as n
     ) g
     join parents p on p.n = g.parent_n
 ),
@@ -44,6 +45,15 @@ noted as (
     insert into durable.child (bucket, id, parent_bucket, parent, lane, seq, detached)
     select g.bucket, g.id, g.parent_bucket, g.parent, g.lane, g.seq, g.detached
     from given g
+),
+placed as (
+    insert into durable.place (bucket, id, queue, partition, name, version, priority, is_new)
+    select g.bucket, g.id, g.queue, g.partition, g.name, g.version, g.priority, true
+    from given g
+    where g.partition is not null
+    -- of a workflow that had the id before
+    on conflict (bucket, id) do update
+        set queue = excluded.queue, partition = excluded.partition, is_held = false, due_at = null
 ),
 bounded as (
     insert into durable.deadline (bucket, id, at)

@@ -16,6 +16,7 @@ with asked as materialized (
                unnest($14::text[]) as own_queue, unnest($15::smallint[]) as own_priority,
                unnest($16::bigint[]) as delay_ms, unnest($17::text[]) as input, unnest($18::boolean[]) as detached,
                unnest($19::text[]) as output, unnest($20::bigint[]) as deadline_ms,
+               unnest($21::text[]) as partition,
                generate_subscripts($5, 1) as n
     ) g
     left join lateral (
@@ -56,13 +57,23 @@ born as (
     join parents p on p.n = a.parent_n
     where a.is_new
     on conflict (bucket, id) do nothing
-    returning bucket, id
+    returning bucket, id, queue, priority
 ),
 noted as (
     insert into durable.child (bucket, id, parent_bucket, parent, lane, seq, detached)
     select a.bucket, a.id, a.parent_bucket, a.parent, a.lane, a.seq, a.detached
     from born b
     join asked a on a.bucket = b.bucket and a.id = b.id
+),
+placed as (
+    insert into durable.place (bucket, id, queue, partition, name, version, priority, is_new)
+    select b.bucket, b.id, b.queue, a.partition, a.name, a.version, b.priority, true
+    from born b
+    join asked a on a.bucket = b.bucket and a.id = b.id
+    where a.partition is not null
+    -- of a workflow that had the id before
+    on conflict (bucket, id) do update
+        set queue = excluded.queue, partition = excluded.partition, is_held = false, due_at = null
 ),
 bounded as (
     insert into durable.deadline (bucket, id, at)
