@@ -185,9 +185,7 @@ fn tell_what_stands(error: Error, done: &StartedAll, in_tx: bool) -> Error {
         (_, false) => format!("the first {total} of this call were started, {created} of them new, and stand"),
         (_, true) => format!("the first {total} of this call are in the transaction: roll it back"),
     };
-    let unknown = match error.kind() {
-        ErrorKind::Unavailable if !in_tx => "; the chunk after them may stand, too: repeat the call",
-        _ => "",
-    };
+    let is_unknown = error.kind() == ErrorKind::Unavailable && !in_tx;
+    let unknown = if is_unknown { "; the chunk after them may stand, too: repeat the call" } else { "" };
     error.with(&format!(" ({stands}{unknown})"))
 }
