@@ -21,6 +21,7 @@ use crate::message::SendMessage;
 use crate::operate::Operate;
 use crate::options::Settings;
 use crate::published::EventReader;
+use crate::limit::Limit;
 use crate::queue::Queue;
 use crate::schedule::{Schedule, check_declared, declare};
 use crate::start::{Start, StartMany};
@@ -331,6 +332,16 @@ impl Builder {
         self
     }
 
+    /// Declare a limit that steps keep to: `#[step(limit = "openai")]`.
+    ///
+    /// It is written down when the worker starts, unless the same was declared last: so a deploy that declares another one changes it, and
+    /// what somebody has [set](Durable::set_limit) meanwhile stands as long as the code does not change. Up to 1,000 limits, which cost
+    /// nothing while no step asks for them.
+    pub fn limit(mut self, limit: Limit) -> Self {
+        self.settings.limits.push(limit);
+        self
+    }
+
     /// How many workflows the worker has in memory at a time; those that wait longer than `short_wait` are
     /// not. Default 256.
     pub fn concurrency(mut self, concurrency: usize) -> Self {
@@ -427,6 +438,7 @@ impl Builder {
             slots,
         };
         plan.declare_queues(&parts.links).await?;
+        plan.declare_limits(&parts.links).await?;
         let worker = Worker::start(Arc::new(plan)).await?;
         Ok(parts.durable(queue, hints, Some(worker)))
     }

@@ -28,6 +28,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 11, name: "queue", text: include_str!("../../migrations/0011_queue.sql") },
     Migration { version: 12, name: "schedule", text: include_str!("../../migrations/0012_schedule.sql") },
     Migration { version: 13, name: "deadline", text: include_str!("../../migrations/0013_deadline.sql") },
+    Migration { version: 16, name: "step_limit", text: include_str!("../../migrations/0016_step_limit.sql") },
 ];
 
 const ACT: &str = "migrate the database";

@@ -21,6 +21,7 @@ pub(crate) mod generation;
 pub(crate) mod hint;
 pub(crate) mod inspect;
 pub(crate) mod lease;
+pub(crate) mod limit;
 pub(crate) mod link;
 pub(crate) mod list;
 pub(crate) mod message;

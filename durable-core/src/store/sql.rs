@@ -39,6 +39,7 @@ statements! {
     migrations newer_code note_code operate operations owned pause_queue ping publish queues reap receive record recorded register
     remove_queue    release send server set_attribute settle silence start start_all start_attributed start_children
     start_children_apart start_new steps steps_after stopped stopping streams transact undo_of_dead unknown
+    ask_limit declare_limits limits pause_limit remove_limit
     ask_schedule operate_schedule schedules schedules_due set_schedule tick_schedule
 }
 

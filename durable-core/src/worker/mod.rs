@@ -16,6 +16,7 @@ mod drive;
 mod events;
 mod execute;
 mod lease;
+mod limits;
 mod local;
 mod orders;
 mod poll;
@@ -45,6 +46,7 @@ use crate::step::States;
 use crate::store::Fence;
 use crate::store::claim::Claimed;
 use crate::store::link::{Backoff, Commits, Links, Tenant, call, server};
+use crate::store::limit::declare_limits;
 use crate::store::queue::declare_queues;
 use crate::store::sql::Sql;
 use crate::store::{lease as lease_store, step};
@@ -54,6 +56,7 @@ use children::Offspring;
 use committer::Committer;
 use events::Events;
 use lease::{Heart, Lease};
+use limits::Limits;
 use local::Local;
 use receive::Receiver;
 use streams::Appends;
@@ -83,6 +86,19 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// Write down the limits of steps that its code has.
+    pub(crate) async fn declare_limits(&self, links: &Links) -> Result<(), Error> {
+        let limits = &self.settings.limits;
+        let mut backoff = Backoff::for_callers();
+        while !limits.is_empty() {
+            match call!(links, "declare limits", connection => declare_limits(connection, &self.sql, limits, false)) {
+                Err(error) if backoff.again(&error).await => {}
+                answer => return answer,
+            }
+        }
+        Ok(())
+    }
+
     /// Write down the limits of the queues that it serves.
     pub(crate) async fn declare_queues(&self, links: &Links) -> Result<(), Error> {
         let queues = &self.settings.serves;
@@ -110,6 +126,7 @@ pub(crate) struct Engine {
     receiver: Receiver,
     offspring: Offspring,
     events: Events,
+    limits: Limits,
     appender: Arc<Appender>,
     clock: Arc<DatabaseClock>,
     lease: Lease,
@@ -147,6 +164,7 @@ impl Engine {
             receiver: Receiver::new(&writes, owner, &lease),
             offspring: Offspring::new(&writes, owner, &lease),
             events: Events::new(&writes, owner, &lease),
+            limits: Limits::default(),
             appender: Appender::new(Appends { links: writes.clone(), owner, lease: lease.view() }),
             writes,
             transactions: links("transactions", Commits::AsTheApplication, TRANSACTION_LINKS),
