@@ -79,7 +79,9 @@ impl Limit {
             ("rate", self.rate.map(|rate| rate.many)),
         ] {
             if limit.is_some_and(|limit| limit < 1) {
-                return refused(format!("a {what} of 0 would never let a call go: give at least 1, or pause the limit"));
+                return refused(format!(
+                    "a {what} of 0 would never let a call go: give at least 1, or pause the limit"
+                ));
             }
         }
         let longest = i64::try_from(PERIOD_MAX.as_millis()).unwrap_or(i64::MAX);

@@ -49,7 +49,7 @@ impl Durable {
     }
 
     /// Remove a limit around steps. A workflow that comes to a step which still names it is blocked, until the limit is declared or
-    /// set again and the workflow [resumed](crate::Handle::resume).
+    /// set again and the workflow [resumed](crate::Durable::resume).
     ///
     /// # Errors
     ///

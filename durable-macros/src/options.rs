@@ -255,7 +255,8 @@ fn limit_name(meta: &Meta) -> syn::Result<String> {
     };
     let name = text.value();
     if name.is_empty() || name.len() > LIMIT_BYTES_MAX || name.chars().any(char::is_control) {
-        let message = format!("a limit is the name that Limit::new has: 1 to {LIMIT_BYTES_MAX} bytes, no control characters");
+        let message =
+            format!("a limit is the name that Limit::new has: 1 to {LIMIT_BYTES_MAX} bytes, no control characters");
         return Err(wrong(value, message));
     }
     Ok(name)

@@ -82,7 +82,12 @@ enum Next {
 
 impl Limits {
     /// Wait in a limit's line, from the end, or from a turn that was given earlier. An error when the incarnation is over.
-    pub(super) fn ask(&self, engine: &Arc<Engine>, name: &'static str, turn: Option<Instant>) -> oneshot::Receiver<Came> {
+    pub(super) fn ask(
+        &self,
+        engine: &Arc<Engine>,
+        name: &'static str,
+        turn: Option<Instant>,
+    ) -> oneshot::Receiver<Came> {
         let mut brokers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let broker = brokers.entry(name).or_insert_with(|| {
             Arc::new(Broker {
@@ -198,7 +203,8 @@ impl State {
         self.line.retain(|_, waiter| !waiter.is_closed());
         let due = self.line.range(..=(now, u64::MAX)).count();
         let may_ask_again = self.again_at.is_none_or(|at| at <= now);
-        if !self.newcomers.is_empty() || (due > 0 && may_ask_again) || (self.counts && self.reported != Some(self.held)) {
+        if !self.newcomers.is_empty() || (due > 0 && may_ask_again) || (self.counts && self.reported != Some(self.held))
+        {
             self.askings += 1;
             let first = self.line.keys().next().filter(|_| due > 0).map(|(turn, _)| now.duration_since(*turn));
             let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
@@ -258,7 +264,8 @@ async fn keep(broker: Arc<Broker>, engine: Arc<Engine>) {
             Next::Rest => return,
         };
         let whose = (broker.name, engine.owner);
-        match call!(engine.writes, "ask a limit", connection => ask_limit(connection, &engine.plan.sql, whose, asking)) {
+        match call!(engine.writes, "ask a limit", connection => ask_limit(connection, &engine.plan.sql, whose, asking))
+        {
             Ok(Granted::Some(turns)) => {
                 backoff = Backoff::for_worker();
                 broker.share_out(asking, due, turns);

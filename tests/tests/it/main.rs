@@ -34,6 +34,7 @@ mod kit_crash;
 mod kit_mock;
 mod lanes;
 mod late_commits;
+mod limits;
 mod listing;
 mod long_histories;
 mod messages;
