@@ -18,6 +18,7 @@ use crate::handle::Handle;
 use crate::hints::Hints;
 use crate::id::Id;
 use crate::info::Counts;
+use crate::limit::Limit;
 use crate::list::ListWorkflows;
 use crate::message::SendMessage;
 use crate::operate::Operate;
@@ -366,6 +367,16 @@ impl Builder {
         self
     }
 
+    /// Declare a limit that steps keep to: `#[step(limit = "openai")]`.
+    ///
+    /// It is written down when the worker starts, unless the same was declared last: so a deploy that declares another one changes it, and
+    /// what somebody has [set](Durable::set_limit) meanwhile stands as long as the code does not change. Up to 1,000 limits, which cost
+    /// nothing while no step asks for them.
+    pub fn limit(mut self, limit: Limit) -> Self {
+        self.settings.limits.push(limit);
+        self
+    }
+
     /// How many workflows the worker has in memory at a time; those that wait longer than `short_wait` are
     /// not. Default 256.
     pub fn concurrency(mut self, concurrency: usize) -> Self {
@@ -462,6 +473,7 @@ impl Builder {
             slots,
         };
         plan.declare_queues(&parts.links).await?;
+        plan.declare_limits(&parts.links).await?;
         let worker = Worker::start(Arc::new(plan)).await?;
         Ok(parts.durable(queue, hints, Some(worker)))
     }

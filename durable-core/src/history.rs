@@ -144,6 +144,7 @@ pub(crate) struct StoredWait {
     pub(crate) lane: String,
     pub(crate) seq: i32,
     pub(crate) kind: WaitKind,
+    /// For the turn of a step with a limit: the limit.
     #[serde(default)]
     pub(crate) topic: Option<String>,
     pub(crate) until: Option<DateTime<Utc>>,

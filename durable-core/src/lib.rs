@@ -58,14 +58,14 @@
 //! Lowest first; a room imports only rooms above it in this list.
 //!
 //! 1. words, without any I/O: `id`, `status`, `retry`, `attribute`, `codec`, `clock`, `topic`, `event`, `stream`, `failure`,
-//!    `error`, `options`, `queue`, `probe`, `sabotage`, `rule`
+//!    `error`, `options`, `queue`, `limit`, `probe`, `sabotage`, `rule`
 //! 2. `history`, `decide`, `info`, `transition`: what is recorded, how an attempt ended, and how people read both; pure
 //! 3. `store`: the only place with SQL; `group`: many writes in one statement; `lines`,
 //!    `outflow`: values on their way to streams
 //! 4. `step`, `mock`, `ctx`, `workflow`: what runs inside one attempt
 //! 5. `wake`, `hints`, `worker`: who is told what, here and elsewhere; claims, leases, execution
 //! 6. `client`, `start`, `start_all`, `starting`, `starter`, `message`, `cancel`, `operate`, `deadline`, `bulk`, `fork`, `handle`, `list`,
-//!    `recorded`, `timeline`, `published`, `streamed`, `queues`, `schedule`, `keyed`, `subscription`, `publish`: the doors for callers
+//!    `recorded`, `timeline`, `published`, `streamed`, `queues`, `limits`, `schedule`, `keyed`, `subscription`, `publish`: the doors for callers
 //! 7. `testing`: the kit for tests: databases, a clock that is moved, every crash, mocks; and sabotage
 
 mod attribute;
@@ -88,6 +88,8 @@ mod history;
 mod id;
 mod info;
 mod keyed;
+mod limit;
+mod limits;
 mod lines;
 mod list;
 mod message;
@@ -151,6 +153,7 @@ pub use handle::Handle;
 pub use history::FailedAttempt;
 pub use info::{Counts, Dropped, HistoryPage, Operation, RecordedStep, SubscriptionInfo, WorkflowInfo, WorkflowPage};
 pub use keyed::{Batch, Debounce, IfOpen};
+pub use limit::{Limit, LimitInfo};
 pub use list::ListWorkflows;
 pub use message::SendMessage;
 pub use operate::Operate;

@@ -5,10 +5,14 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
 use crate::id::{DEFAULT_SCHEMA, check_text};
+use crate::limit::Limit;
 use crate::queue::Queue;
 
 /// Queues with limits in one worker.
 const SERVES_MAX: usize = 1_000;
+
+/// Limits of steps in one worker.
+const LIMITS_MAX: usize = 1_000;
 
 /// The settings of a worker, or of a client.
 #[derive(Clone, Debug)]
@@ -17,6 +21,8 @@ pub(crate) struct Settings {
     pub(crate) queue: String,
     /// Queues with limits that the worker takes workflows from, too.
     pub(crate) serves: Vec<Queue>,
+    /// Limits of steps that the worker declares.
+    pub(crate) limits: Vec<Limit>,
     pub(crate) concurrency: usize,
     pub(crate) lease: Duration,
     pub(crate) poll_every: Duration,
@@ -33,6 +39,7 @@ impl Default for Settings {
             schema: DEFAULT_SCHEMA.to_owned(),
             queue: "default".to_owned(),
             serves: Vec::new(),
+            limits: Vec::new(),
             concurrency: 256,
             lease: Duration::from_secs(15),
             poll_every: Duration::from_secs(1),
@@ -50,6 +57,7 @@ impl Settings {
     pub(crate) fn check(&self) -> Result<(), Error> {
         check_text("queue", &self.queue)?;
         self.check_served()?;
+        self.check_limits()?;
         let usage = |problem: &str| Err(Error::new(ErrorKind::Usage, problem));
         if self.concurrency == 0 {
             return usage("a concurrency of 0 would never run anything: give at least 1");
@@ -81,6 +89,21 @@ impl Settings {
                 self.serves.len()
             );
             return Err(Error::new(ErrorKind::Usage, problem));
+        }
+        Ok(())
+    }
+
+    fn check_limits(&self) -> Result<(), Error> {
+        let usage = |problem: String| Err(Error::new(ErrorKind::Usage, problem));
+        let mut names = HashSet::new();
+        for limit in &self.limits {
+            limit.check()?;
+            if !names.insert(&limit.name) {
+                return usage(format!("limit {:?} is declared twice: give it all that it allows at once", limit.name));
+            }
+        }
+        if self.limits.len() > LIMITS_MAX {
+            return usage(format!("{} limits in one worker, at most {LIMITS_MAX} are allowed", self.limits.len()));
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use crate::id::check_text;
 use crate::options::millis;
 
 /// The longest period of a rate: a year.
-const PERIOD_MAX: Duration = Duration::from_secs(366 * 86_400);
+pub(crate) const PERIOD_MAX: Duration = Duration::from_secs(366 * 86_400);
 
 /// A queue with limits: how many of its workflows may run at once, and how many may begin in a time.
 ///
@@ -180,12 +180,12 @@ impl Queue {
 }
 
 impl Rate {
-    fn new(many: u32, period: Duration) -> Self {
+    pub(crate) fn new(many: u32, period: Duration) -> Self {
         Self { many: number(many), period_ms: millis(period) }
     }
 }
 
-fn number(most: u32) -> i32 {
+pub(crate) fn number(most: u32) -> i32 {
     i32::try_from(most).unwrap_or(i32::MAX)
 }
 

@@ -34,6 +34,8 @@ pub struct StepDefinition {
     pub retry: Option<Retry>,
     /// The longest time for one attempt, if there is one.
     pub timeout: Option<Duration>,
+    /// The limit that each attempt keeps to, if there is one.
+    pub limit: Option<&'static str>,
 }
 
 /// A step that is described but has not begun: what calling a `#[step]` function gives.

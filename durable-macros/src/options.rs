@@ -16,6 +16,8 @@ use crate::duration;
 
 /// Recorded names are part of a history's key to its code; a bound keeps rows and logs readable.
 const NAME_BYTES_MAX: usize = 200;
+/// As for the names of queues.
+const LIMIT_BYTES_MAX: usize = 512;
 /// With the longest pauses this is centuries of trying: whoever wants more has mistyped.
 const ATTEMPTS_MAX: u32 = 1_000_000;
 /// Above this, the second pause is the longest pause anyway.
@@ -27,6 +29,7 @@ enum StepOption {
     Name,
     Retry,
     Timeout,
+    Limit,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -44,11 +47,12 @@ enum RetryOption {
     Jitter,
 }
 
-const STEP_OPTIONS: [(&str, StepOption); 4] = [
+const STEP_OPTIONS: [(&str, StepOption); 5] = [
     ("tx", StepOption::Tx),
     ("name", StepOption::Name),
     ("retry", StepOption::Retry),
     ("timeout", StepOption::Timeout),
+    ("limit", StepOption::Limit),
 ];
 const WORKFLOW_OPTIONS: [(&str, WorkflowOption); 2] =
     [("name", WorkflowOption::Name), ("version", WorkflowOption::Version)];
@@ -67,6 +71,7 @@ pub(crate) struct StepOptions {
     pub(crate) name: Option<String>,
     pub(crate) retry: Option<Retry>,
     pub(crate) timeout_ms: Option<u64>,
+    pub(crate) limit: Option<String>,
 }
 
 /// What `#[workflow(..)]` says.
@@ -101,6 +106,7 @@ impl StepOptions {
                 StepOption::Name => recorded_name(&meta).map(|name| options.name = Some(name)),
                 StepOption::Retry => retry(&meta, complaints).map(|retry| options.retry = Some(retry)),
                 StepOption::Timeout => millis(&meta).map(|ms| options.timeout_ms = Some(ms)),
+                StepOption::Limit => limit_name(&meta).map(|limit| options.limit = Some(limit)),
             };
             read.unwrap_or_else(|error| complaints.add(error));
         }
@@ -153,7 +159,7 @@ fn option_name(meta: &Meta) -> String {
 
 fn unknown<O>(written: &str, owner: &str, list: &[(&str, O)]) -> String {
     match (owner, written) {
-        ("workflow", "timeout" | "retry" | "tx") => {
+        ("workflow", "timeout" | "retry" | "tx" | "limit") => {
             format!("`{written}` belongs on steps: write it on the `#[step]` that needs it")
         }
         ("step", "version") => {
@@ -241,6 +247,19 @@ fn recorded_name(meta: &Meta) -> syn::Result<String> {
     } else {
         Ok(name)
     }
+}
+
+fn limit_name(meta: &Meta) -> syn::Result<String> {
+    let Some((value, Lit::Str(text))) = literal(meta) else {
+        return Err(wrong_value(meta, "a text", "\"openai\""));
+    };
+    let name = text.value();
+    if name.is_empty() || name.len() > LIMIT_BYTES_MAX || name.chars().any(char::is_control) {
+        let message =
+            format!("a limit is the name that Limit::new has: 1 to {LIMIT_BYTES_MAX} bytes, no control characters");
+        return Err(wrong(value, message));
+    }
+    Ok(name)
 }
 
 fn millis(meta: &Meta) -> syn::Result<u64> {

@@ -95,8 +95,11 @@ fn definition(function: &Function, options: &StepOptions) -> TokenStream {
         }
     }));
     let timeout = optional(options.timeout_ms.map(duration));
+    let limit = optional(options.limit.as_ref().map(|limit| quote! { #limit }));
     quote! {
-        const { &::durable::__private::StepDefinition { name: #name, retry: #retry, timeout: #timeout } }
+        const {
+            &::durable::__private::StepDefinition { name: #name, retry: #retry, timeout: #timeout, limit: #limit }
+        }
     }
 }
 
@@ -152,7 +155,8 @@ mod tests {
                                 max: ::core::time::Duration::from_millis(60000u64),
                                 jitter: 0.2f64,
                             }),
-                            timeout: ::core::option::Option::Some(::core::time::Duration::from_millis(90000u64))
+                            timeout: ::core::option::Option::Some(::core::time::Duration::from_millis(90000u64)),
+                            limit: ::core::option::Option::None
                         }
                     },
                     (order, arg2),
@@ -182,7 +186,8 @@ mod tests {
                         &::durable::__private::StepDefinition {
                             name: "save_v2",
                             retry: ::core::option::Option::None,
-                            timeout: ::core::option::Option::None
+                            timeout: ::core::option::Option::None,
+                            limit: ::core::option::Option::None
                         }
                     },
                     draft,

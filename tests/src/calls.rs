@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use durable::{Builder, Ctx, Queue, StepCtx, step, workflow};
+use durable::{Builder, Ctx, Limit, Queue, StepCtx, step, workflow};
 use sqlx::PgPool;
 
-use crate::journey::{SHORT_WAIT, note};
+use crate::journey::{Outside, SHORT_WAIT, note};
 
 /// The limits of the queue.
 pub const AT_ONCE: i64 = 6;
@@ -32,7 +32,11 @@ pub fn queue() -> Queue {
 
 /// Register what calls need beside the state of a journey.
 pub fn register(builder: Builder) -> Builder {
-    builder.register(call_twice)
+    let at_once = u32::try_from(AT_ONCE).expect("a small number");
+    builder
+        .register(call_twice)
+        .register(limited_call)
+        .limit(Limit::new("calls").concurrency(at_once).rate(RATE, PERIOD))
 }
 
 /// Takes some time, waits suspended, and takes some time again.
@@ -113,4 +117,64 @@ pub fn most_in_a_row(began: &[chrono::DateTime<chrono::Utc>], step: Duration) ->
         }
     }
     most
+}
+
+/// What limited calls write: when their bodies began and ended, in which process.
+pub const LIMITED: &str = "
+    create table public.limited (id text not null, pid integer not null, begins boolean not null,
+                                 at timestamptz not null default clock_timestamp());";
+
+/// Makes a call within the limit "calls".
+#[workflow]
+pub async fn limited_call(ctx: &Ctx) -> Result<()> {
+    ctx.run(within_limit(ctx.id().to_owned())).await?;
+    Ok(())
+}
+
+#[step(limit = "calls")]
+async fn within_limit(step: &StepCtx, id: String) -> Result<()> {
+    let Outside(pool) = step.state();
+    let note = async |begins: bool| {
+        let pid = i32::try_from(std::process::id()).unwrap_or_default();
+        let noted = sqlx::query("insert into public.limited (id, pid, begins) values ($1, $2, $3)");
+        noted.bind(&id).bind(pid).bind(begins).execute(pool).await
+    };
+    note(true).await?;
+    tokio::time::sleep(Duration::from_millis(5 + uuid::Uuid::new_v4().as_u64_pair().0 % 40)).await;
+    note(false).await?;
+    Ok(())
+}
+
+/// What is not true of limited calls that have ended: no more ran at once than the limit allows. A call of a process that was lost ran until
+/// that was fenced: what it still does out there after that cannot be known.
+pub async fn check_limited(pool: &PgPool) -> Result<()> {
+    let most: i64 = sqlx::query_scalar(
+        "with ran as (
+             select b.at as began,
+                    least((select min(e.at) from public.limited e
+                           where e.id = b.id and e.pid = b.pid and not e.begins and e.at >= b.at),
+                          (select min(k.fenced_at) from durable.worker k where k.pid = b.pid and k.fenced_at >= b.at)) as ended
+             from public.limited b where b.begins
+         ),
+         edges as (select began as at, 1 as one from ran union all select ended, -1 from ran)
+         select max(n)::bigint from (select sum(one) over (order by at, one) as n from edges) t",
+    )
+    .fetch_one(pool)
+    .await?;
+    let began: Vec<chrono::DateTime<chrono::Utc>> =
+        sqlx::query_scalar("select at from public.limited where begins order by at").fetch_all(pool).await?;
+    let rate = RATE as usize;
+    let nearest = began.windows(rate + 1).map(|window| window[rate] - window[0]).min();
+    println!(
+        "at most {most} of {AT_ONCE} at once; {} began, {rate} of them and the next in no less than {nearest:?}",
+        began.len()
+    );
+    ensure!(most <= AT_ONCE, "{most} ran at once");
+    // The limit counts when a call is let go, which is a little before its body writes.
+    let least = PERIOD.mul_f64(0.7);
+    ensure!(
+        nearest.is_none_or(|nearest| nearest.to_std().is_ok_and(|near| near >= least)),
+        "{nearest:?} for {rate} and one"
+    );
+    Ok(())
 }

@@ -9,7 +9,7 @@ use crate::failure::terminal;
 use crate::step::{BoxFuture, Step, StepCtx, StepDefinition, tx_step};
 use crate::store::attribute::{Statements, set_attribute as set};
 
-static DEFINITION: StepDefinition = StepDefinition { name: "set attribute", retry: None, timeout: None };
+static DEFINITION: StepDefinition = StepDefinition { name: "set attribute", retry: None, timeout: None, limit: None };
 
 /// What is set, as the history shows it.
 #[derive(Serialize, Deserialize)]

@@ -4,7 +4,7 @@
 
 use std::any::Any;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -60,6 +60,9 @@ pub(crate) struct StepOrder {
     pub(crate) body: StepBody,
     pub(crate) retry: Retry,
     pub(crate) timeout: Option<Duration>,
+    pub(crate) limit: Option<&'static str>,
+    /// Its turn within the limit, if it was given one.
+    pub(crate) turn: Option<Instant>,
     /// Attempts that failed before this order.
     pub(crate) past: Vec<FailedAttempt>,
     /// Closed by the leaf when nobody wants the answer any more.
@@ -90,8 +93,8 @@ pub(crate) enum Driven {
     Done(Box<StepRow>, Result<Box<dyn Any + Send>, Failure>),
     /// Its outcome, which stands already, and the value for the body if it is at hand.
     Recorded(Record, Option<Box<dyn Any + Send>>),
-    /// The next attempt is far enough away to suspend the workflow meanwhile.
-    Later { after: Duration, past: Vec<FailedAttempt> },
+    /// The next attempt is far enough away to suspend the workflow meanwhile; it is a turn within a limit, or the end of a pause.
+    Later { after: Duration, is_turn: bool, past: Vec<FailedAttempt> },
 }
 
 /// A mailbox to be looked into.

@@ -53,6 +53,8 @@ enum State {
     Waiting {
         timer: Pin<Box<tokio::time::Sleep>>,
         deadline: Instant,
+        /// It waits for its turn within its limit, not for a pause to end.
+        is_turn: bool,
         past: Vec<FailedAttempt>,
     },
     /// Nothing more comes: the attempt was stopped, or the outcome was given.
@@ -96,7 +98,7 @@ impl<T> StepRun<'_, T> {
     }
 
     /// Order the next attempt.
-    fn order(&mut self, past: Vec<FailedAttempt>) {
+    fn order(&mut self, turn: Option<Instant>, past: Vec<FailedAttempt>) {
         let (reply, answer) = oneshot::channel();
         self.attempt.begin_flight();
         let order = StepOrder {
@@ -107,6 +109,8 @@ impl<T> StepRun<'_, T> {
             body: self.body.clone(),
             retry: self.retry,
             timeout: self.timeout,
+            limit: self.definition.limit,
+            turn,
             past,
             reply,
             _open: OpenOrder::new(&self.attempt),
@@ -115,9 +119,9 @@ impl<T> StepRun<'_, T> {
         self.state = State::Running(answer);
     }
 
-    fn wait_until(&mut self, deadline: Instant, past: Vec<FailedAttempt>) {
+    fn wait_until(&mut self, deadline: Instant, is_turn: bool, past: Vec<FailedAttempt>) {
         let timer = Box::pin(tokio::time::sleep_until(deadline.into()));
-        self.state = State::Waiting { timer, deadline, past };
+        self.state = State::Waiting { timer, deadline, is_turn, past };
     }
 
     /// Go on where an earlier attempt of the workflow waited, or begin.
@@ -125,9 +129,10 @@ impl<T> StepRun<'_, T> {
         match self.attempt.stored_wait(&self.position).filter(|wait| wait.kind == WaitKind::Retry) {
             Some(stored) => {
                 let deadline = stored.until.map_or_else(far_future, |until| self.attempt.instant_of(until));
-                self.wait_until(deadline, stored.attempts.unwrap_or_default());
+                let is_turn = stored.topic.is_some() && stored.topic.as_deref() == self.definition.limit;
+                self.wait_until(deadline, is_turn, stored.attempts.unwrap_or_default());
             }
-            None => self.order(Vec::new()),
+            None => self.order(None, Vec::new()),
         }
     }
 
@@ -197,21 +202,23 @@ impl<T: DeserializeOwned + Send + 'static> Future for StepRun<'_, T> {
                 State::Running(answer) => match ready!(Pin::new(answer).poll(cx)) {
                     Ok(Driven::Done(row, value)) => return this.give_new(*row, value),
                     Ok(Driven::Recorded(record, value)) => return this.give_record(record, value),
-                    Ok(Driven::Later { after, past }) => {
+                    Ok(Driven::Later { after, is_turn, past }) => {
                         this.settle();
-                        this.wait_until(Instant::now().checked_add(after).unwrap_or_else(far_future), past);
+                        let deadline = Instant::now().checked_add(after).unwrap_or_else(far_future);
+                        this.wait_until(deadline, is_turn, past);
                     }
                     // The worker stopped the attempt and gave up the order.
                     Err(_) => this.settle(),
                 },
-                State::Waiting { timer, deadline, past } => {
+                State::Waiting { timer, deadline, is_turn, past } => {
                     if timer.as_mut().poll(cx).is_ready() {
-                        let past = std::mem::take(past);
+                        let (turn, past) = (is_turn.then_some(*deadline), std::mem::take(past));
                         this.settle();
-                        this.order(past);
+                        this.order(turn, past);
                         continue;
                     }
                     let waiting = Waiting {
+                        topic: this.definition.limit.filter(|_| *is_turn),
                         attempts: Some(to_json(past)),
                         deadline: Some(*deadline),
                         ..Waiting::new(WaitKind::Retry, cx.waker())

@@ -30,6 +30,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 13, name: "deadline", text: include_str!("../../migrations/0013_deadline.sql") },
     Migration { version: 14, name: "start_key", text: include_str!("../../migrations/0014_start_key.sql") },
     Migration { version: 15, name: "subscription", text: include_str!("../../migrations/0015_subscription.sql") },
+    Migration { version: 16, name: "step_limit", text: include_str!("../../migrations/0016_step_limit.sql") },
     Migration { version: 17, name: "observe", text: include_str!("../../migrations/0017_observe.sql") },
 ];
 

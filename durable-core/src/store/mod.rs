@@ -22,6 +22,7 @@ pub(crate) mod hint;
 pub(crate) mod inspect;
 pub(crate) mod keyed;
 pub(crate) mod lease;
+pub(crate) mod limit;
 pub(crate) mod link;
 pub(crate) mod list;
 pub(crate) mod message;

@@ -9,12 +9,13 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Engine;
+use super::limits::{Came, Permit};
 use super::transaction::{self, Tried};
 use crate::ctx::order::{Driven, StepOrder};
 use crate::decide::{Stop, to_json};
 use crate::error::Error;
 use crate::failure::{Failure, FailureKind};
-use crate::history::{FailedAttempt, Kind, Record};
+use crate::history::{FailedAttempt, Kind, Mismatch, Record};
 use crate::outflow::{Dry, Outflow};
 use crate::probe::probe;
 use crate::step::{AttemptFailure, Attempted, Output, StepBody, StepCtx};
@@ -46,6 +47,13 @@ pub(super) struct StepDrive<'d> {
     pub(super) input: String,
 }
 
+/// Whether an attempt may begin.
+enum Turn {
+    Now(Option<Permit>),
+    Later(Duration),
+    Never,
+}
+
 /// How one attempt ended.
 enum Ended {
     Done(Output, Duration),
@@ -71,6 +79,14 @@ impl<'d> StepDrive<'d> {
 
     async fn attempts(mut self) -> Result<Option<Driven>, Error> {
         loop {
+            let permit = match self.permit().await {
+                Turn::Now(permit) => permit,
+                Turn::Later(after) => {
+                    let past = std::mem::take(&mut self.order.past);
+                    return Ok(Some(Driven::Later { after, is_turn: true, past }));
+                }
+                Turn::Never => return Ok(None),
+            };
             if !self.engine.lease.may_begin().await {
                 self.order.attempt.stop(Stop::Lost);
                 return Ok(None);
@@ -79,7 +95,10 @@ impl<'d> StepDrive<'d> {
                 return Ok(None);
             }
             let attempt = self.attempt_number();
-            let (failed, took) = match self.attempt(attempt).await? {
+            let ended = self.attempt(attempt).await;
+            // Before the outcome is written: the call is over, whatever becomes of its record.
+            drop(permit);
+            let (failed, took) = match ended? {
                 Ended::Done(output, took) => {
                     let row = self.row(Ok(output.json), took);
                     return Ok(Some(Driven::Done(Box::new(row), Ok(output.value))));
@@ -96,12 +115,40 @@ impl<'d> StepDrive<'d> {
             self.remember(attempt, &failed.failure, took);
             tracing::debug!(step = self.order.name, attempt, ?delay, "step will be tried again");
             if !self.order.attempt.is_short(delay) {
-                return Ok(Some(Driven::Later { after: delay, past: std::mem::take(&mut self.order.past) }));
+                let past = std::mem::take(&mut self.order.past);
+                return Ok(Some(Driven::Later { after: delay, is_turn: false, past }));
             }
             tokio::select! {
                 () = self.order.reply.closed() => return Ok(None),
                 () = tokio::time::sleep(delay) => {}
             }
+        }
+    }
+
+    /// Wait until an attempt may begin, if its step has a limit.
+    async fn permit(&mut self) -> Turn {
+        let Some(limit) = self.order.limit else { return Turn::Now(None) };
+        let turn = self.order.turn.take();
+        let asked = self.engine.limits.ask(self.engine, limit, turn);
+        let came = tokio::select! {
+            biased;
+            () = self.order.reply.closed() => return Turn::Never,
+            came = asked => came,
+        };
+        match came {
+            Ok(Came::Begin(permit)) => Turn::Now(Some(permit)),
+            Ok(Came::Later(after)) => Turn::Later(after),
+            Ok(Came::Undeclared) => {
+                let problem = format!(
+                    "step {:?} has the limit {limit:?}, which nobody has declared: declare it with Builder::limit, or set it with \
+                     Durable::set_limit, and resume the workflow",
+                    self.order.name
+                );
+                self.order.attempt.stop(Stop::Mismatch(Mismatch(problem)));
+                Turn::Never
+            }
+            // The incarnation is over.
+            Err(_) => Turn::Never,
         }
     }
 

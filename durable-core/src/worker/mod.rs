@@ -18,6 +18,7 @@ mod events;
 mod execute;
 mod held;
 mod lease;
+mod limits;
 mod local;
 mod orders;
 mod park;
@@ -49,6 +50,7 @@ use crate::options::Settings;
 use crate::step::States;
 use crate::store::Fence;
 use crate::store::claim::{Claimed, Sources};
+use crate::store::limit::declare_limits;
 use crate::store::link::{Backoff, Commits, Links, Tenant, call, server};
 use crate::store::sql::Sql;
 use crate::store::{lease as lease_store, step};
@@ -58,6 +60,7 @@ use children::Offspring;
 use committer::Committer;
 use events::Events;
 use lease::{Heart, Lease};
+use limits::Limits;
 use local::Local;
 use receive::Receiver;
 use streams::Appends;
@@ -91,6 +94,19 @@ impl Plan {
     fn sources(&self) -> Sources<'_> {
         Sources { queue: &self.settings.queue, limited: &self.limited, bodies: self.registry.names() }
     }
+
+    /// Write down the limits of steps that its code has.
+    pub(crate) async fn declare_limits(&self, links: &Links) -> Result<(), Error> {
+        let limits = &self.settings.limits;
+        let mut backoff = Backoff::for_callers();
+        while !limits.is_empty() {
+            match call!(links, "declare limits", connection => declare_limits(connection, &self.sql, limits, false)) {
+                Err(error) if backoff.again(&error).await => {}
+                answer => return answer,
+            }
+        }
+        Ok(())
+    }
 }
 
 /// One incarnation of a worker.
@@ -106,6 +122,7 @@ pub(crate) struct Engine {
     receiver: Receiver,
     offspring: Offspring,
     events: Events,
+    limits: Limits,
     appender: Arc<Appender>,
     clock: Arc<DatabaseClock>,
     lease: Lease,
@@ -143,6 +160,7 @@ impl Engine {
             receiver: Receiver::new(&writes, owner, &lease),
             offspring: Offspring::new(&writes, owner, &lease),
             events: Events::new(&writes, owner, &lease),
+            limits: Limits::default(),
             appender: Appender::new(Appends { links: writes.clone(), owner, lease: lease.view() }),
             writes,
             transactions: links("transactions", Commits::AsTheApplication, TRANSACTION_LINKS),

@@ -39,6 +39,7 @@ mod kit_crash;
 mod kit_mock;
 mod lanes;
 mod late_commits;
+mod limits;
 mod listing;
 mod long_histories;
 mod messages;
