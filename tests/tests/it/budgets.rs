@@ -11,7 +11,7 @@ use durable_tests::gate::Gate;
 use durable_tests::soon::Soon;
 use durable_tests::wire::{Flight, Prepares, Wire};
 
-use super::plans::statements;
+use super::statements::statements;
 
 const STEPS: usize = 10;
 const STATEMENTS: usize = 4;

@@ -6,7 +6,7 @@ use durable_tests::db::Db;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
-use super::plans::statements;
+use super::statements::statements;
 
 const OWNER: &str = "00000000-0000-0000-0000-000000000001";
 

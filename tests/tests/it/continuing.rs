@@ -326,7 +326,8 @@ async fn a_stale_owner_neither_continues_the_workflow_nor_writes_into_its_next_g
         .await?;
 
     // The statement itself, again, as it would come from the claim that has continued, and from a dead owner.
-    let statement = super::plans::statements().into_iter().find(|s| s.name == "continue_as_new").expect("it is there");
+    let statement =
+        super::statements::statements().into_iter().find(|s| s.name == "continue_as_new").expect("it is there");
     for (owner, claims) in [(old_owner, old_claims), (uuid::Uuid::nil(), old_claims + 1)] {
         let rows = sqlx::query(AssertSqlSafe(statement.text.clone()))
             .bind(owner)

@@ -9,7 +9,7 @@ use durable_tests::soon::Soon;
 use sqlx::{Connection, PgConnection};
 
 use super::from_sql::{refusal, run, text};
-use super::plans::statements;
+use super::statements::statements;
 
 const WORD: Topic<String> = Topic::new("word");
 

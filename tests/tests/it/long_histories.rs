@@ -13,7 +13,7 @@ use durable_tests::db::Db;
 use durable_tests::wire::Wire;
 use sqlx::AssertSqlSafe;
 
-use super::plans::statements;
+use super::statements::statements;
 
 /// Records in one page.
 const PAGE: usize = 1_000;

@@ -65,6 +65,7 @@ mod schedules_sql;
 mod secrets;
 mod starting;
 mod starting_all;
+mod statements;
 mod steps;
 mod streams;
 mod streams_faults;

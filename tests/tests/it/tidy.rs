@@ -203,7 +203,7 @@ fn sql_is_only_in_the_store() {
 fn every_statement_is_used_exactly_once() {
     let sources = files("durable-core/src/store", ".rs");
     let mut wrong = Vec::new();
-    for statement in super::plans::statements() {
+    for statement in super::statements::statements() {
         let field = format!("sql.{}", statement.name);
         let uses = sources.iter().flat_map(File::code).flat_map(|line| line.split(&field).skip(1));
         let uses = uses.filter(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_')).count();
