@@ -120,10 +120,10 @@ begin
         frees_at := at_time + interval '15 s';
     end if;
     again_in := case when l.is_paused then 15000
-        else least(1000, greatest(20, case
-            when ahead > 0 then 100
+        else greatest(20, case
             when rate_left - booked_begin - newcomers_begin <= 0 then extract(epoch from frees_at - at_time) * 1000
-            else 500 end)) end;
+            when ahead > 0 then 100
+            else 500 end) end;
     turn_in := greatest(0, extract(epoch from greatest(frees_at, l.line_until + spacing * interval '1 ms') - at_time) * 1000);
 
     if booked_begin + newcomers_begin > 0 then

@@ -152,10 +152,11 @@ impl Broker {
         state.held += granted - left;
         state.reported = Some(count(asking.held) + granted);
         state.counts = turns.counts;
-        state.again_at = Some(now + millis(turns.again_in));
+        // It may be changed meanwhile.
+        state.again_at = Some(now + millis(turns.again_in).min(LOOK_EVERY));
         state.took_ms = None;
 
-        let is_far = turns.again_in > 1_000.0;
+        let is_far = millis(turns.again_in) > LOOK_EVERY.max(self.short_wait);
         for (n, (key, waiter)) in line.into_iter().enumerate() {
             if n < IN_MEMORY_MAX && !is_far {
                 state.line.insert(key, waiter);

@@ -223,7 +223,7 @@ async fn limits_that_cannot_work_are_refused() -> Result<()> {
     ] {
         assert_eq!(client.set_limit(wrong.clone()).await.unwrap_err().kind(), ErrorKind::Usage, "{wrong:?}");
     }
-    let twice = db.builder().limit(Limit::new("x")).limit(Limit::new("x")).start().await;
+    let twice = db.builder().register(agent).limit(Limit::new("x")).limit(Limit::new("x")).start().await;
     assert!(twice.err().is_some_and(|error| error.to_string().contains("declared twice")));
     Ok(())
 }
