@@ -40,6 +40,7 @@ mod kit_mock;
 mod lanes;
 mod late_commits;
 mod limits;
+mod limits_places;
 mod listing;
 mod long_histories;
 mod messages;
