@@ -105,9 +105,12 @@ async fn one_child_costs_a_start_a_suspension_and_a_look_beside_its_own_life() -
     let claims = spent.iter().filter(|name| *name == "claim").count();
     spent.retain(|name| name != "claim");
     spent.sort();
-    // The end of the child wakes the parent (commit_apart); the end of the parent has no parent (settle).
-    assert_eq!(spent, ["commit", "commit_apart", "ended_children", "history", "settle", "start_children", "start_new"]);
-    assert!((2..=5).contains(&claims), "{claims} claims");
+    // The end of the child wakes the parent (commit_apart); the end of the parent has no parent (settle). A child that ends before the
+    // suspension of the parent is written keeps it from that: then it finds out (commit_apart), and has no history to read.
+    let suspended = ["commit", "commit_apart", "ended_children", "history", "settle", "start_children", "start_new"];
+    let raced = ["commit", "commit_apart", "commit_apart", "ended_children", "settle", "start_children", "start_new"];
+    assert!(spent == suspended || spent == raced, "{spent:?}");
+    assert!((1..=5).contains(&claims), "{claims} claims");
     Ok(())
 }
 
