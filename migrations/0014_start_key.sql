@@ -79,6 +79,19 @@ begin
 end
 $$;
 
+-- A new workflow has the key from now on.
+-- Locks: the caller holds the key.
+create function durable.give_key(k durable.start_key, to_id text) returns void
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+    as $$
+begin
+    update durable.start_key u
+    set bucket = durable.bucket(to_id), id = to_id, first_at = durable.now(), calls = array[to_id]
+    where u.name = k.name and u.how = k.how and u.key = k.key;
+end
+$$;
+
 -- Whether a workflow has not ended. A cancelled one has not as long as a worker has still to stop it.
 create function durable.is_open(place smallint, of text) returns boolean
     language plpgsql stable
@@ -209,9 +222,7 @@ begin
         insert into durable.held_start (bucket, id, after_bucket, after)
         values (durable.bucket(s.id), s.id, after_bucket, after);
     end if;
-    update durable.start_key u
-    set bucket = durable.bucket(s.id), id = s.id, first_at = durable.now()
-    where u.name = k.name and u.how = k.how and u.key = k.key;
+    perform durable.give_key(k, s.id);
     return next row('started', s.id, true, s.name, s.version, null, null, after is null)::durable.start_told;
 end
 $$;
@@ -249,9 +260,7 @@ begin
         return query select e.* from durable.existing_start(s) e;
         return;
     end if;
-    update durable.start_key u
-    set bucket = durable.bucket(s.id), id = s.id, first_at = durable.now(), calls = array[s.id]
-    where u.name = k.name and u.how = k.how and u.key = k.key;
+    perform durable.give_key(k, s.id);
     return next row('started', s.id, true, s.name, s.version, null, null, false)::durable.start_told;
 end
 $$;
@@ -319,8 +328,7 @@ begin
         insert into durable.held_start as x (bucket, id, due_at)
         values (durable.bucket(batch_id), batch_id, durable.now() + batch.wait)
         returning x.* into h;
-        update durable.start_key u set bucket = h.bucket, id = h.id, first_at = durable.now()
-        where u.name = k.name and u.how = k.how and u.key = k.key;
+        perform durable.give_key(k, h.id);
         what := 'started';
     end if;
 
@@ -449,14 +457,13 @@ begin
 end
 $$;
 
--- Refuse a start with a key that cannot be; the same as in Rust.
-create function durable.check_keyed(s durable.new_start, key text) returns void
+-- Refuse a start that cannot be; the same as in Rust.
+create function durable.check_start(s durable.new_start) returns void
     language plpgsql
     set search_path = pg_catalog, pg_temp
     as $$
 begin
     perform durable.check_text('workflow name', s.name),
-            durable.check_text('key', check_keyed.key),
             durable.check_text('workflow id', s.id),
             durable.check_text('queue', s.queue),
             durable.check_value('input', s.input);
@@ -507,7 +514,7 @@ declare
     s constant durable.new_start := row(id, name, version, queue, partition, priority, input, null, '[]')::durable.new_start;
     told durable.start_told;
 begin
-    perform durable.check_keyed(s, key), durable.check_wait('delay', delay, '0');
+    perform durable.check_start(s), durable.check_text('key', key), durable.check_wait('delay', delay, '0');
     if if_open is null or if_open not in ('join', 'refuse', 'replace') then
         raise exception 'if_open is "%"', if_open
             using errcode = 'invalid_parameter_value', hint = 'It has to be join, refuse or replace.';
@@ -549,7 +556,7 @@ declare
         row(durable.new_id(), name, version, queue, partition, priority, input, null, '[]')::durable.new_start;
     told durable.start_told;
 begin
-    perform durable.check_keyed(s, key), durable.check_wait('wait', wait, '1 ms'), durable.check_wait('max_wait', max_wait, wait);
+    perform durable.check_start(s), durable.check_text('key', key), durable.check_wait('wait', wait, '1 ms'), durable.check_wait('max_wait', max_wait, wait);
     select t.* into told from durable.start_keyed(s, 'debounce', key, '0', null, wait, max_wait, null) t;
     return told.workflow_id;
 end
@@ -578,7 +585,7 @@ declare
     told durable.start_told;
     inputs integer;
 begin
-    perform durable.check_keyed(s, key), durable.check_wait('wait', wait, '1 ms');
+    perform durable.check_start(s), durable.check_text('key', key), durable.check_wait('wait', wait, '1 ms');
     if most is null or most not between 1 and 10000 then
         raise exception 'a batch of at most %', most
             using errcode = 'invalid_parameter_value', hint = 'Give 1 to 10000.';

@@ -31,23 +31,9 @@ declare
     found_name text;
     found_version integer;
 begin
-    perform durable.check_text('workflow name', start.name),
-            durable.check_text('workflow id', start.id),
-            durable.check_text('queue', start.queue),
-            durable.check_value('input', start.input);
-    if start.partition is not null then
-        perform durable.check_text('partition', start.partition);
-    end if;
-    if start.version is null or start.version < 1 then
-        raise exception 'the version is %, it has to be 1 or more', start.version
-            using errcode = 'invalid_parameter_value', hint = 'Give the version that workers have, or leave it out for 1.';
-    elsif start.priority is null or start.priority not between -32768 and 32767 then
-        raise exception 'the priority is %, it has to be -32768 to 32767', start.priority
-            using errcode = 'invalid_parameter_value', hint = 'Lower goes first; leave it out for 0.';
-    elsif start.delay is null or start.delay < interval '0' then
-        raise exception 'the delay is %, it has to be 0 or more', start.delay
-            using errcode = 'invalid_parameter_value', hint = 'It counts from now; leave it out to start at once.';
-    end if;
+    perform durable.check_start(row(start.id, start.name, start.version, start.queue, start.partition, start.priority, start.input, null,
+                                    null)::durable.new_start),
+            durable.check_wait('delay', start.delay, '0');
 
     insert into durable.workflow (bucket, id, name, version, queue, priority, status, due_at, input)
     values (place, start.id, start.name, start.version, start.queue, start.priority, 'queued',

@@ -5,7 +5,7 @@ use crate::error::{Error, ErrorKind};
 use crate::id::check_text;
 use crate::limit::{Limit, LimitInfo};
 use crate::store::limit as store;
-use crate::store::link::{Backoff, call, call_patiently};
+use crate::store::link::{call_patiently, call_repeatedly};
 
 /// Limits in one answer.
 const LIMITS_MAX: i64 = 10_000;
@@ -59,15 +59,11 @@ impl Durable {
         check_text("limit", name)?;
         let client = &self.client;
         let act = format!("remove limit {name:?}");
-        let (mut backoff, mut asked_before) = (Backoff::for_callers(), false);
-        let removed = loop {
-            match call!(client.links, &act, connection => store::remove_limit(connection, &client.sql, name)) {
-                Err(error) if backoff.again(&error).await => asked_before = true,
-                answer => break answer?,
-            }
-        };
+        let (removed, repeated) =
+            call_repeatedly!(client.links, &act, connection => store::remove_limit(connection, &client.sql, name));
+        let removed = removed?;
         // By an earlier try whose reply was lost, perhaps.
-        if removed || asked_before { Ok(()) } else { Err(not_there(&act)) }
+        if removed || repeated { Ok(()) } else { Err(not_there(&act)) }
     }
 
     /// The limits around steps, by name, the first 10,000: what they allow, and how many calls of each run.

@@ -10,7 +10,7 @@ use crate::client::Client;
 use crate::error::{Error, ErrorKind};
 use crate::id::{Id, OwnerId};
 use crate::store::cancel::stopping;
-use crate::store::link::{Backoff, call};
+use crate::store::link::{Backoff, call, call_repeatedly};
 use crate::store::operate::{self as store, Act, Operated, Refused};
 use crate::worker::cut;
 
@@ -100,25 +100,17 @@ pub(crate) async fn operate(
     call: Uuid,
     named: &str,
 ) -> Result<Vec<Operated>, Error> {
-    let (mut backoff, mut repeated) = (Backoff::for_callers(), false);
-    loop {
-        match call!(client.links, named, connection =>
-            store::operate(connection, &client.sql, act, ids, reason, call))
-        {
-            Err(error) if backoff.again(&error).await => repeated = true,
-            Err(error) if error.code() == Some(OBJECT_IN_USE) => {
-                return Err(Error::new(ErrorKind::Unavailable, error.to_string()));
-            }
-            Err(error) => return Err(error),
-            Ok(mut answers) => {
-                // What the first try has deleted is not there for the second.
-                for answer in answers.iter_mut().filter(|_| repeated && act == Act::Delete) {
-                    answer.refused.take_if(|(refused, _)| *refused == Refused::Missing);
-                }
-                return Ok(answers);
-            }
-        }
+    let (answers, repeated) = call_repeatedly!(client.links, named, connection =>
+        store::operate(connection, &client.sql, act, ids, reason, call));
+    let mut answers = answers.map_err(|error| match error.code() {
+        Some(OBJECT_IN_USE) => Error::new(ErrorKind::Unavailable, error.to_string()),
+        _ => error,
+    })?;
+    // What the first try has deleted is not there for the second.
+    for answer in answers.iter_mut().filter(|_| repeated && act == Act::Delete) {
+        answer.refused.take_if(|(refused, _)| *refused == Refused::Missing);
     }
+    Ok(answers)
 }
 
 /// Tell whom it concerns that it was done; and wait until those who ran it have stopped.

@@ -4,7 +4,7 @@ use crate::client::Durable;
 use crate::error::{Error, ErrorKind};
 use crate::id::check_text;
 use crate::queue::{Queue, QueueInfo, QueueMetrics};
-use crate::store::link::{Backoff, call, call_patiently};
+use crate::store::link::{call_patiently, call_repeatedly};
 use crate::store::queue as store;
 use crate::wake::Word;
 
@@ -69,15 +69,11 @@ impl Durable {
         check_text("queue", name)?;
         let client = &self.client;
         let act = format!("remove the limits of queue {name:?}");
-        let (mut backoff, mut asked_before) = (Backoff::for_callers(), false);
-        let removed = loop {
-            match call!(client.links, &act, connection => store::remove_queue(connection, &client.sql, name)) {
-                Err(error) if backoff.again(&error).await => asked_before = true,
-                answer => break answer?,
-            }
-        };
+        let (removed, repeated) =
+            call_repeatedly!(client.links, &act, connection => store::remove_queue(connection, &client.sql, name));
+        let removed = removed?;
         // By an earlier try whose reply was lost, perhaps.
-        if !removed && !asked_before {
+        if !removed && !repeated {
             return Err(not_there(&act));
         }
         self.look_at(name);

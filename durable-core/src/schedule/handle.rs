@@ -13,7 +13,7 @@ use super::info::{ScheduleInfo, read};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind};
 use crate::operate::check_reason;
-use crate::store::link::{Backoff, call, call_patiently};
+use crate::store::link::{call_patiently, call_repeatedly};
 use crate::store::schedule::{self as store, Asked, ScheduleAct, Told};
 use crate::worker::cut;
 
@@ -176,15 +176,9 @@ impl<'a> OperateSchedule<'a> {
             let there = there.map_err(|e| Error::database(&named, &e))?;
             return if there { Ok(()) } else { Err(of.missing(&named)) };
         }
-        let (mut backoff, mut repeated) = (Backoff::for_callers(), false);
-        let there = loop {
-            match call!(client.links, &named, connection =>
-                store::operate_schedule(connection, &client.sql, act, name, reason))
-            {
-                Err(error) if backoff.again(&error).await => repeated = true,
-                answer => break answer?,
-            }
-        };
+        let (there, repeated) = call_repeatedly!(client.links, &named, connection =>
+            store::operate_schedule(connection, &client.sql, act, name, reason));
+        let there = there?;
         client.wake.look_at_schedules();
         // What the first try has deleted is not there for the second.
         if there || repeated && act == ScheduleAct::Delete { Ok(()) } else { Err(of.missing(&named)) }

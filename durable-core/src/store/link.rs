@@ -207,17 +207,25 @@ pub(crate) use call;
 /// One call that somebody waits for, again and again until it is answered, or for about half a minute: for a statement that may be
 /// sent twice.
 macro_rules! call_patiently {
+    ($links:expr, $act:expr, $connection:ident => $statement:expr) => {
+        $crate::store::link::call_repeatedly!($links, $act, $connection => $statement).0
+    };
+}
+pub(crate) use call_patiently;
+
+/// The same, and whether it was sent more than once: then what it finds done may have been done by itself.
+macro_rules! call_repeatedly {
     ($links:expr, $act:expr, $connection:ident => $statement:expr) => {{
-        let mut backoff = $crate::store::link::Backoff::for_callers();
+        let (mut backoff, mut repeated) = ($crate::store::link::Backoff::for_callers(), false);
         loop {
             match $crate::store::link::call!($links, $act, $connection => $statement) {
-                Err(error) if backoff.again(&error).await => {}
-                answer => break answer,
+                Err(error) if backoff.again(&error).await => repeated = true,
+                answer => break (answer, repeated),
             }
         }
     }};
 }
-pub(crate) use call_patiently;
+pub(crate) use call_repeatedly;
 
 /// Bounded patience with a database that cannot just now: exponential delays with full jitter.
 pub(crate) struct Backoff {

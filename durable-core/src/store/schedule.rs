@@ -158,16 +158,19 @@ pub(crate) struct Looked {
     pub(crate) next_in: Option<Duration>,
     /// Something waits for a workflow to end.
     pub(crate) some_wait: bool,
+    /// Some start is held back; see `keyed`.
+    pub(crate) some_held: bool,
 }
 
 /// Which schedules are due, at most so many of each kind.
 pub(crate) async fn schedules_due(connection: &mut PgConnection, sql: &Sql, most: i64) -> Result<Looked, sqlx::Error> {
     let rows = query(&sql.schedules_due).bind(most).fetch_all(connection).await?;
-    let mut looked = Looked { due: Vec::new(), next_in: None, some_wait: false };
+    let mut looked = Looked { due: Vec::new(), next_in: None, some_wait: false, some_held: false };
     for row in &rows {
         let next_ms: Option<i64> = row.try_get("next_ms")?;
         looked.next_in = next_ms.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or_default()));
         looked.some_wait = row.try_get("some_wait")?;
+        looked.some_held = row.try_get("some_held")?;
         if row.try_get::<Option<&str>, _>("name")?.is_some() {
             looked.due.push(stands(row)?);
         }

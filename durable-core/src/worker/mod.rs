@@ -51,7 +51,7 @@ use crate::step::States;
 use crate::store::Fence;
 use crate::store::claim::{Claimed, Sources};
 use crate::store::limit::declare_limits;
-use crate::store::link::{Backoff, Commits, Links, Tenant, call, server};
+use crate::store::link::{Backoff, Commits, Links, Tenant, call, call_patiently, server};
 use crate::store::sql::Sql;
 use crate::store::{lease as lease_store, step};
 use crate::wake::{Wake, Word};
@@ -98,14 +98,10 @@ impl Plan {
     /// Write down the limits of steps that its code has.
     pub(crate) async fn declare_limits(&self, links: &Links) -> Result<(), Error> {
         let limits = &self.settings.limits;
-        let mut backoff = Backoff::for_callers();
-        while !limits.is_empty() {
-            match call!(links, "declare limits", connection => declare_limits(connection, &self.sql, limits, false)) {
-                Err(error) if backoff.again(&error).await => {}
-                answer => return answer,
-            }
+        if limits.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        call_patiently!(links, "declare limits", connection => declare_limits(connection, &self.sql, limits, false))
     }
 }
 

@@ -2,23 +2,18 @@
 
 use super::Plan;
 use crate::error::Error;
-use crate::store::link::{Backoff, Links, call};
+use crate::store::link::{Links, call_patiently};
 use crate::store::queue::declare_queues;
 
 impl Plan {
     /// Write down the limits of the queues that it serves.
     pub(crate) async fn declare_queues(&self, links: &Links) -> Result<(), Error> {
         let queues = &self.settings.serves;
-        let mut backoff = Backoff::for_callers();
-        let others = loop {
-            if queues.is_empty() {
-                return Ok(());
-            }
-            match call!(links, "declare queues", connection => declare_queues(connection, &self.sql, queues, false)) {
-                Err(error) if backoff.again(&error).await => {}
-                answer => break answer?,
-            }
-        };
+        if queues.is_empty() {
+            return Ok(());
+        }
+        let others = call_patiently!(links, "declare queues", connection =>
+            declare_queues(connection, &self.sql, queues, false))?;
         for (name, theirs) in others {
             let Some(own) = queues.iter().find(|queue| *queue.name == *name) else { continue };
             tracing::warn!(

@@ -74,11 +74,12 @@ pub(super) async fn keep_schedules(engine: &Arc<Engine>) {
 
 /// Act on what is due now. When there is something to do again.
 async fn round(engine: &Arc<Engine>) -> Result<Option<Instant>, Error> {
-    let held_for = held::release(engine).await?;
-    let Looked { mut due, next_in, some_wait } = call!(engine.writes, "look at schedules", connection =>
+    let Looked { mut due, next_in, some_wait, some_held } = call!(engine.writes, "look at schedules", connection =>
         store::schedules_due(connection, &engine.plan.sql, LOOK_MAX))?;
     let looked_at = Instant::now();
     engine.plan.wake.ticks_wait(some_wait);
+    // Nearly always there is none, and then nobody asks for them.
+    let held_for = if some_held { held::release(engine).await? } else { None };
     let is_full = i64::try_from(due.len()).is_ok_and(|due| due >= LOOK_MAX);
     // Workers that came together do not try the same one at the same time.
     fastrand::shuffle(&mut due);

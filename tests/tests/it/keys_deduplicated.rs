@@ -1,10 +1,10 @@
 //! P12: of the starts of one key at most one workflow is open. What gathers starts is `keys_gathered`, what faults do `keys_faults`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use durable::{Batch, Ctx, Debounce, Durable, ErrorKind, IfOpen, Status, StepCtx, Topic, seconds, step, workflow};
-use durable_tests::db::Db;
+use durable_tests::db::{Db, PATIENCE};
 use durable_tests::kit::{Kit, gated, work};
 use durable_tests::soon::Soon;
 use futures::future::{join_all, try_join_all};
@@ -212,21 +212,28 @@ async fn one_that_replaces_begins_once_the_other_has_ended_with_its_undo_steps()
     Ok(())
 }
 
-/// The one that is replaced is in the middle of a step, in another process, which hears of it.
+/// The one that is replaced is in the middle of a step, in another process, which hears of it with its next heartbeat.
 #[tokio::test]
 async fn one_that_replaces_a_running_one_begins_after_that_was_stopped() -> Result<()> {
+    const TOO_EARLY: &str = "select count(*) from durable.workflow a, durable.workflow b
+                             where a.id = 'first' and a.stopping is not null and b.id = 'second' and b.status <> 'queued'";
     let (db, kit) = (Db::new().await, Kit::default());
-    let _worker = worker(&db, &kit).await?;
+    let _worker = db.builder().hints(false).register(holds).state(kit.clone()).start().await?;
     let client = db.client().await;
     client.start(holds(7)).deduplicate("a").id("first").await?;
     kit.gate.reached().await;
     client.start(holds(7)).deduplicate("a").if_open(IfOpen::Replace).id("second").await?;
+    let began_at = Instant::now();
+    while db.count("select count(*) from durable.workflow where id = 'second' and claims = 0").await == 1 {
+        assert_eq!(db.count(TOO_EARLY).await, 0);
+        assert!(began_at.elapsed() < PATIENCE, "the second one never begins");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(db.count(TOO_EARLY).await, 0);
     kit.gate.reached().await;
     kit.gate.open();
     client.workflow::<()>("second").soon().await?;
-    let stopped = "select count(*) from durable.workflow a, durable.workflow b
-                   where a.id = 'first' and a.status = 'cancelled' and a.stopping is null and b.id = 'second'";
-    assert_eq!(db.count(stopped).await, 1);
+    assert_eq!(client.workflow::<()>("first").status().await?, Status::Cancelled);
     Ok(())
 }
 
