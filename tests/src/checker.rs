@@ -28,7 +28,7 @@ pub struct Recorded {
 pub struct Effect {
     /// The idempotency key that the body saw.
     pub key: String,
-    /// When it happened, by the database's clock.
+    /// When a plain step's body came to it; when a transactional one wrote it.
     pub at: DateTime<Utc>,
     /// The process in which it happened.
     pub pid: i32,

@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
+use chrono::Utc;
 use durable::{Builder, Ctx, PgConnection, StepCtx, Topic, step, workflow};
 use sqlx::PgPool;
 
@@ -160,11 +161,11 @@ async fn abort() -> Result<()> {
 
 /// Note an effect, however often the connection to the outside breaks: that is not what is tested.
 pub(crate) async fn note(step: &StepCtx, name: &str, value: &str) -> Result<()> {
-    let began_at = Instant::now();
+    let (came_at, since) = (Utc::now(), Instant::now());
     loop {
-        match effects::note(&step.state::<Outside>().0, step, name, value).await {
+        match effects::note(&step.state::<Outside>().0, step, name, value, came_at).await {
             Ok(()) => return Ok(()),
-            Err(error) => ensure!(began_at.elapsed() < PATIENCE, "could not note an effect: {error}"),
+            Err(error) => ensure!(since.elapsed() < PATIENCE, "could not note an effect: {error}"),
         }
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }

@@ -412,3 +412,61 @@ async fn a_claim_that_the_server_lost_does_not_run_twice_in_one_worker() -> Resu
     assert_eq!(between.fetch_one(&own.outside).await?, 1, "a step ran twice in one worker");
     Ok(())
 }
+
+/// Which worker a body runs in, for workers of one process.
+struct Who(&'static str);
+
+#[step]
+async fn says_who(step: &StepCtx) -> Result<String> {
+    let came_at = Utc::now();
+    step.state::<Gate>().pass().await;
+    let who = step.state::<Who>().0;
+    effects::note(&step.state::<journey::Outside>().0, step, "says_who", who, came_at).await?;
+    Ok(who.to_owned())
+}
+
+#[workflow]
+async fn asked_who(ctx: &Ctx) -> Result<String> {
+    Ok(ctx.run(says_who()).await?)
+}
+
+/// A worker that has room for one workflow, and the gate of its bodies.
+async fn one_at_a_time(own: &Own, who: &'static str) -> Result<(Durable, Gate)> {
+    let gate = Gate::default();
+    let builder = own.builder().register(asked_who).state(gate.clone()).state(Who(who));
+    Ok((builder.concurrency(1).lease(Duration::from_secs(60)).start().await?, gate))
+}
+
+/// P2, P9: the server dies and loses a claim, which was not flushed. Another worker claims the workflow and records the
+/// step whose body still runs in the first one: that body's outcome counts for nothing, and nobody begins it again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_that_the_server_lost_and_another_worker_makes_is_the_other_ones() -> Result<()> {
+    for _ in 0..5 {
+        let mut own = Own::start(ServerOptions::new().set("wal_writer_delay", "10s")).await?;
+        let client = own.builder().client().await?;
+        let (first, first_gate) = one_at_a_time(&own, "first").await?;
+        let handle = client.start(asked_who()).id("a").await?;
+        first_gate.reached().await;
+        own.crash().await?;
+        if claimed_at(&own).await.is_some() {
+            // It was just then that the server flushed by itself.
+            first.shutdown(Duration::ZERO).await;
+            continue;
+        }
+        let (second, second_gate) = one_at_a_time(&own, "second").await?;
+        second_gate.reached().await;
+        second_gate.open();
+        assert_eq!(handle.soon().await?, "second");
+        first_gate.open();
+        first.shutdown(PATIENCE).await;
+        second.shutdown(PATIENCE).await;
+
+        let said = "select string_agg(value, ',' order by at) from effect";
+        let said: String = sqlx::query_scalar(said).fetch_one(&own.outside).await?;
+        assert_eq!(said, "first,second", "each worker's body began once, before the record");
+        let seen = Seen::look(&own.outside, "a").await?;
+        assert_eq!(violations("a", &seen, &seen), Vec::<String>::new());
+        return Ok(());
+    }
+    anyhow::bail!("no claim was lost by five crashes")
+}
