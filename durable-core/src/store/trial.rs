@@ -73,7 +73,7 @@ fn look(schema: &str) -> String {
     format!(
         "with closed as (
              -- Queues whose limits let nobody of those who wait begin now; not while a place is yet to be given up.
-             select q.name, q.is_paused
+             select q.name, q.is_paused, \"{schema}\".room_in(q, null) = 0 as is_full
              from \"{schema}\".queue q
              where q.is_paused or not exists (
                  select from \"{schema}\".place p
@@ -95,7 +95,7 @@ fn look(schema: &str) -> String {
                     case when h.id is not null then h.due_at
                          when not exists (
                         select from closed c
-                        where c.name = w.queue and (c.is_paused or exists (
+                        where c.name = w.queue and (c.is_paused or c.is_full or exists (
                             select from \"{schema}\".place p
                             where p.bucket = w.bucket and p.id = w.id and p.due_at is not null and not p.is_held))
                     ) then w.due_at end as due_at

@@ -34,9 +34,14 @@ async fn claimer(db: &Db) -> Result<PgConnection> {
 
 /// Claim up to so many, from a place on: how many it has taken, and the pages that it has looked at.
 async fn claim(connection: &mut PgConnection, most: usize, from: &str) -> Result<(u64, u64)> {
+    claim_from(connection, "'{}'", most, from).await
+}
+
+/// The same, also from these queues with limits.
+async fn claim_from(connection: &mut PgConnection, limited: &str, most: usize, from: &str) -> Result<(u64, u64)> {
     let sql = format!(
         "explain (analyze, buffers, timing off, format json)
-         execute claim ('{OWNER}', 'default', '{{note}}', '{{1}}', {most}, '{{}}', {from})"
+         execute claim ('{OWNER}', 'default', '{{note}}', '{{1}}', {most}, {limited}, {from})"
     );
     let plan: Value =
         sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(connection).await?.try_get_unchecked::<String, _>(0)?.parse()?;
@@ -48,9 +53,20 @@ async fn claim(connection: &mut PgConnection, most: usize, from: &str) -> Result
 const FROM_THE_BEGINNING: &str = "null, null, null";
 
 async fn put(connection: &mut PgConnection, prefix: &str, many: usize, priority: i16, due: &str) -> Result<()> {
+    put_into(connection, "default", prefix, many, priority, due).await
+}
+
+async fn put_into(
+    connection: &mut PgConnection,
+    queue: &str,
+    prefix: &str,
+    many: usize,
+    priority: i16,
+    due: &str,
+) -> Result<()> {
     let sql = format!(
         "insert into durable.workflow (bucket, id, name, version, queue, priority, status, due_at, input)
-         select durable.bucket('{prefix}-' || n), '{prefix}-' || n, 'note', 1, 'default', {priority}, 'queued', durable.now() + n * interval '1 ms' + {due}, 'null'
+         select durable.bucket('{prefix}-' || n), '{prefix}-' || n, 'note', 1, '{queue}', {priority}, 'queued', durable.now() + n * interval '1 ms' + {due}, 'null'
          from generate_series(1, {many}) n"
     );
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
@@ -95,6 +111,52 @@ async fn a_claim_that_goes_on_from_the_last_one_does_not_pass_by_what_was_claime
     println!("pages of a claim: {whole} from the beginning, {goes_on} from where the last one got to");
     assert!(goes_on * 4 < whole, "{goes_on} pages, and {whole} from the beginning");
     reader.close().await?;
+    Ok(())
+}
+
+const END: &str = "update durable.workflow set status = 'completed', owner = null where status = 'running'";
+
+/// A claim from a queue with this limit, of 10, beside so many more that wait in it, each in this partition: the pages that it has looked at.
+async fn pages_of_a_limited_claim(limit: &str, partition: &str, beside: usize) -> Result<u64> {
+    let db = Db::new().await;
+    let mut connection = claimer(&db).await?;
+    let declare = format!("insert into durable.queue (name, {limit}) values ('limited', 10)");
+    sqlx::raw_sql(AssertSqlSafe(declare)).execute(&mut connection).await?;
+    let place = format!(
+        "insert into durable.place (bucket, id, queue, partition, name, version, priority, is_new)
+         select bucket, id, queue, {partition}, name, version, priority, true from durable.workflow where status = 'queued'"
+    );
+    let mut pages = 0;
+    // Plans are made by the first claim, while next to nothing waits, and stay. Another one finds everything as it was enqueued.
+    for (prefix, many, taken) in [("a", 1, 1), ("b", 20 + beside, 10), ("c", 0, 10)] {
+        put_into(&mut connection, "limited", prefix, many, 0, "interval '-1 day'").await?;
+        if !partition.is_empty() && many > 0 {
+            sqlx::raw_sql(AssertSqlSafe(place.clone())).execute(&mut connection).await?;
+            // Everybody has come to wait in the own partition.
+            for _ in 0..=many / 500 {
+                let enter = "select durable.enter_places(q, 500) from durable.queue q";
+                sqlx::raw_sql(enter).execute(&mut connection).await?;
+            }
+        }
+        let claimed;
+        (claimed, pages) = claim_from(&mut connection, "'{limited}'", 10, FROM_THE_BEGINNING).await?;
+        assert_eq!(claimed, taken, "of {prefix}");
+        sqlx::raw_sql(END).execute(&mut connection).await?;
+    }
+    Ok(pages)
+}
+
+/// Whatever limit the queue has, and whether those who wait are of partitions.
+#[tokio::test]
+async fn a_claim_from_a_queue_with_limits_reads_no_more_the_more_wait_in_it() -> Result<()> {
+    for (limit, partition) in
+        [("concurrency", ""), ("concurrency", "'p-' || hashtext(id) % 7"), ("concurrency_per_partition", "'one'")]
+    {
+        let few = pages_of_a_limited_claim(limit, partition, 0).await?;
+        let many = pages_of_a_limited_claim(limit, partition, 20_000).await?;
+        println!("{limit}, partition {partition:?}: {few} pages, {many} beside 20,000 that wait");
+        assert!(many < few * 2, "{limit}, partition {partition:?}: {many} pages, and {few} beside none");
+    }
     Ok(())
 }
 

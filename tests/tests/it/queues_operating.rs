@@ -81,16 +81,20 @@ async fn a_paused_queue_begins_nothing_until_it_is_resumed() -> Result<()> {
 /// P3: whatever is done to one that waits for its turn, it is not lost, and keeps nobody out.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_waits_for_a_turn_may_be_cancelled_paused_restarted_and_deleted() -> Result<()> {
+    // In one line, as in a queue without limits; and in places, because there might be partitions.
+    operate_on_those_who_wait(Queue::new("calls").concurrency(1), 0).await?;
+    operate_on_those_who_wait(Queue::new("calls").concurrency(1).concurrency_per_partition(1), 5).await
+}
+
+async fn operate_on_those_who_wait(queue: Queue, in_places: i64) -> Result<()> {
     let (db, kit) = (Db::new().await, Kit::default());
-    let durable = worker(&db, &kit, Queue::new("calls").concurrency(1)).await?;
+    let durable = worker(&db, &kit, queue).await?;
     for id in ids(6) {
         durable.start(call()).queue("calls").id(id).await?;
     }
     settles_at(&db, &kit, 1).await;
-    db.until_count("select count(*) from durable.place where due_at is not null and not is_held", |waiting| {
-        waiting == 5
-    })
-    .await;
+    let waiting = "select count(*) from durable.place where due_at is not null and not is_held";
+    db.until_count(waiting, |waiting| waiting == in_places).await;
     durable.cancel("w-1").await?;
     durable.pause("w-2").await?;
     durable.cancel("w-3").await?;
