@@ -1,6 +1,6 @@
 -- Claims from queues with limits, for a fraction of what they cost: what of `0011_queue.sql` and `0015_subscription.sql` is different.
 --
--- In reading order: what is left of rates and room, places that are left, the short way for a queue without partitions and rates, whose turn it is
+-- In reading order: what is left of rates and room, who leaves places and who enters them, the short way for a queue without partitions and rates, whose turn it is
 -- otherwise, and the claim. The rules are those that `0011_queue.sql` tells.
 --
 -- Functions in plain SQL are planned anew with each call unless they are expanded into the statement that calls them. Those that hold a
@@ -96,7 +96,7 @@ create function durable.leave_places(queue durable.queue, owner uuid, out room i
 #variable_conflict use_column
 begin
     with held as materialized (
-        select p.bucket, p.id, w.status,
+        select p.bucket, p.id, p.partition, w.status,
                (w.status = 'running' or leave_places.queue.suspended_count and w.status in ('suspended', 'queued')) is true as stays,
                (w.status = 'running' and w.owner = leave_places.owner) is true as runs_here
         from durable.place p
@@ -109,18 +109,90 @@ begin
     gone as (
         delete from durable.place p using held h
         where not h.stays and p.bucket = any (array[h.bucket]) and p.id = h.id
-          and (h.status is null or h.status in ('completed', 'failed', 'cancelled') and p.partition = '')
+          and (h.status is null or h.status in ('completed', 'failed', 'cancelled') and h.partition = '')
     ),
     apart as (
         update durable.place p set is_held = false, due_at = null
         from held h
         where not h.stays and p.bucket = any (array[h.bucket]) and p.id = h.id
-          and (h.status in ('queued', 'suspended', 'blocked') or h.status is not null and p.partition > '')
+          and (h.status in ('queued', 'suspended', 'blocked') or h.status is not null and h.partition > '')
     )
     select coalesce(leave_places.queue.concurrency - count(*) filter (where h.stays), 2147483647),
            coalesce(leave_places.queue.concurrency_per_worker - count(*) filter (where h.runs_here), 2147483647)
     into room, room_here
     from held h;
+end
+$$;
+
+-- Give places to those who are due in a queue and wait in none, at most so many; and say how many they were.
+-- Locks: the workflow rows, skipping what others hold; then their places. The caller holds the queue.
+create or replace function durable.enter_places(queue durable.queue, most integer) returns integer
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+    as $$
+#variable_conflict use_column
+declare
+    at_priority integer := -32769;
+    entered integer := 0;
+    now_entered integer;
+begin
+    loop
+        -- One priority after the other, so that those which are not due yet are not read. Then, by null, those that were suspended.
+        if at_priority is not null then
+            select w.priority into at_priority
+            from durable.workflow w
+            where w.queue = (enter_places.queue).name and w.status = 'queued' and w.priority > at_priority
+            order by w.priority
+            limit 1;
+            -- The lowest priority is that of those who wait in a place. Whoever has it without one is found once nobody waits.
+            if at_priority = 32767 and exists (
+                select from durable.place p
+                where p.queue = (enter_places.queue).name and not p.is_held and p.due_at is not null
+            ) then
+                at_priority := null;
+            end if;
+        end if;
+        with due as materialized (
+            select w.bucket, w.id, w.queue, w.name, w.version, w.priority, w.claims, w.due_at
+            from durable.workflow w
+            where w.queue = (enter_places.queue).name and w.status = 'queued' and w.priority = at_priority
+              and w.due_at <= durable.now() and w.stopping is null
+              and (at_priority < 32767 or not exists (select from durable.place p
+                                                      where p.bucket = w.bucket and p.id = w.id and p.due_at is not null
+                                                      offset 0))
+            order by w.due_at
+            limit most - entered
+            for no key update of w skip locked
+        ),
+        woken as materialized (
+            select w.bucket, w.id, w.queue, w.name, w.version, w.priority, w.claims, w.due_at
+            from durable.workflow w
+            where at_priority is null
+              and w.queue = (enter_places.queue).name and w.status = 'suspended' and w.due_at <= durable.now()
+              and w.stopping is null
+            order by w.due_at
+            limit most - entered
+            for no key update of w skip locked
+        ),
+        coming as materialized (select * from due union all select * from woken),
+        placed as (
+            insert into durable.place as p (bucket, id, queue, name, version, priority, is_new, due_at)
+            select c.bucket, c.id, c.queue, c.name, c.version, c.priority, c.claims = 0, c.due_at
+            from coming c
+            on conflict (bucket, id) do update
+                set queue = excluded.queue, name = excluded.name, version = excluded.version,
+                    priority = excluded.priority, is_new = excluded.is_new, due_at = excluded.due_at,
+                    is_held = p.is_held and p.queue = excluded.queue
+        )
+        update durable.workflow w set status = 'queued', priority = 32767
+        from coming c
+        where w.bucket = any (array[c.bucket]) and w.id = c.id;
+        get diagnostics now_entered = row_count;
+        entered := entered + now_entered;
+        exit when entered >= most or at_priority is null;
+        at_priority := case when at_priority < 32767 then at_priority end;
+    end loop;
+    return entered;
 end
 $$;
 
@@ -386,21 +458,24 @@ begin
                                                   share, left_over, new_left_over)
             ),
             counted as (
-                select o.n, o.room, o.new_room,
-                       (select count(*)::integer from held h where h.of_partition = o.n) as many,
-                       (select count(*)::integer from held h where h.of_partition = o.n and h.was_new) as new_ones
-                from unnest(rooms, new_rooms) with ordinality as o (room, new_room, n)
+                select t.n, sum(t.one)::integer as many, sum(t.new)::integer as new_ones
+                from (
+                    select n, 0 as one, 0 as new from generate_subscripts(rooms, 1) as n
+                    union all
+                    select h.of_partition, 1, h.was_new::integer from held h
+                ) t
+                group by t.n
             )
             select (select array_agg(h.place_bucket) from held h) as buckets,
                    (select array_agg(h.place_id) from held h) as ids,
                    (select array_agg(h.place_priority) from held h) as priorities,
                    (select array_agg(partitions[h.of_partition]) from held h where h.was_new) as begun_in,
                    -- Whoever has taken less than the share has nobody left.
-                   array_agg(case when c.many = share then c.room - c.many else 0 end order by c.n) as rooms,
-                   array_agg(c.new_room - c.new_ones order by c.n) as new_rooms,
+                   array_agg(case when c.many = share then rooms[c.n] - c.many else 0 end order by c.n) as rooms,
+                   array_agg(new_rooms[c.n] - c.new_ones order by c.n) as new_rooms,
                    sum(c.many)::integer as many,
                    sum(c.new_ones)::integer as new_ones,
-                   max(c.n) filter (where c.many > 0)::integer as last
+                   max(c.n) filter (where c.many > 0) as last
             into held
             from counted c;
             buckets := buckets || held.buckets;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use chrono::{DateTime, Utc};
 use durable::{ErrorKind, Queue, hours, minutes};
 use durable_tests::calls::most_in_a_row;
 use durable_tests::db::Db;
@@ -77,6 +78,36 @@ async fn in_no_span_do_more_begin_than_the_burst_and_its_steps() -> Result<()> {
     println!("at most {most} more than the steps of a span");
     assert!((1..=3).contains(&most), "{most}: {began:?}");
     assert!(began.windows(31).all(|w| (w[30] - w[0]).to_std().is_ok_and(|span| span >= PERIOD)), "{began:?}");
+    Ok(())
+}
+
+/// P21: however densely they begin, what is remembered of them is about a thousandth of a period each, and no more than a thousand entries; and what
+/// is over is forgotten while others begin. So a high rate lets them begin all the time, not all at once in each period.
+#[tokio::test]
+async fn a_rate_remembers_when_they_began_to_a_thousandth_of_its_period() -> Result<()> {
+    const PERIOD_MS: i64 = 1_000;
+    let db = Db::new().await;
+    let mut connection = db.pool.acquire().await?;
+    sqlx::raw_sql("create temp table rate as select '{}'::timestamptz[] as begun_at, '{}'::integer[] as begun")
+        .execute(&mut *connection)
+        .await?;
+    let begin = "update rate set (begun_at, begun) =
+                     (select n.begun_at, n.begun from durable.with_begun(begun_at, begun, $1 * interval '1 ms', 1) n)
+                 returning durable.now(), begun_at, begun";
+    let mut began = Vec::new();
+    while began.first().is_none_or(|first| *began.last().expect("one") - first < chrono::Duration::milliseconds(1_200))
+    {
+        let (now, at, many): (DateTime<Utc>, Vec<DateTime<Utc>>, Vec<i32>) =
+            sqlx::query_as(begin).bind(PERIOD_MS).fetch_one(&mut *connection).await?;
+        began.push(now);
+        assert!(at.len() <= 1_002 && at.is_sorted(), "{} entries", at.len());
+        // Nobody is forgotten too early, and nobody later than by a thousandth.
+        let after = |ms| now - chrono::Duration::milliseconds(PERIOD_MS + ms);
+        let within = |since| i32::try_from(began.iter().filter(|at| **at > since).count()).expect("few");
+        let known: i32 = many.iter().sum();
+        assert!(within(after(0)) <= known && known <= within(after(2)), "{known} of {}", began.len());
+    }
+    assert!(began.len() > 100, "only {} began", began.len());
     Ok(())
 }
 

@@ -305,6 +305,29 @@ async fn a_suspended_workflow_counts_where_the_queue_says_so() -> Result<()> {
     Ok(())
 }
 
+/// P21: who keeps a place while it is suspended goes on in this worker only once this worker has room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_kept_a_place_waits_for_room_in_the_worker() -> Result<()> {
+    let (db, kit) = (Db::new().await, Kit::default());
+    let queue = Queue::new("calls").concurrency(5).concurrency_per_worker(1).suspended_count(true);
+    let durable = worker(&db, &kit, queue).await?;
+    durable.start(waits()).queue("calls").id("w-0").await?;
+    kit.gate.reached().await;
+    kit.gate.open();
+    db.until_status("w-0", "suspended").await;
+    durable.start(call()).queue("calls").id("w-1").await?;
+    kit.gate.reached().await;
+    durable.send("w-0", GO, ()).await?;
+    db.until_status("w-0", "queued").await;
+    // Several polls.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(db.count(RUNNING).await, 1);
+    kit.gate.open();
+    kit.gate.reached().await;
+    assert_eq!(kit.log.entries(), ["w-0 begins", "w-1", "w-0 goes on"]);
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_takes_only_what_it_has_and_serves() -> Result<()> {
     let (db, kit) = (Db::new().await, Kit::default());
