@@ -34,6 +34,7 @@ pub fn queue() -> Queue {
 pub fn register(builder: Builder) -> Builder {
     let at_once = u32::try_from(AT_ONCE).expect("a small number");
     builder
+        .register(call_once)
         .register(call_twice)
         .register(limited_call)
         .limit(Limit::new("calls").concurrency(at_once).rate(RATE, PERIOD))
@@ -46,6 +47,12 @@ pub async fn call_twice(ctx: &Ctx) -> Result<()> {
     ctx.sleep(SHORT_WAIT * 3 / 2).await?;
     ctx.run(takes_time("second".into())).await?;
     Ok(())
+}
+
+/// Takes some time.
+#[workflow]
+pub async fn call_once(ctx: &Ctx) -> Result<()> {
+    Ok(ctx.run(takes_time("only".into())).await?)
 }
 
 #[step]
@@ -72,16 +79,11 @@ pub const WATCH: &str = "
 /// What is not true of calls that have ended: no more ran at once than the queue allows, in all and of each partition, and no more
 /// began in any period.
 pub async fn check(pool: &PgPool) -> Result<()> {
-    let count = async |sql: &'static str| sqlx::query_scalar::<_, i64>(sql).fetch_one(pool).await;
-    let most = count(
-        "select max(n) from (select sum(case when begins then 1 else -1 end) over (order by at, begins) as n from run) as t",
-    )
-    .await?;
-    let of_each = count(
+    let most = most_at_once(pool).await?;
+    let of_each =
         "select max(n) from (select sum(case when begins then 1 else -1 end) over (partition by partition order by at, begins) as n
-                             from run) as t",
-    )
-    .await?;
+                             from run) as t";
+    let of_each: i64 = sqlx::query_scalar(of_each).fetch_one(pool).await?;
     let began: Vec<chrono::DateTime<chrono::Utc>> =
         sqlx::query_scalar("select begun_at from run where begins and is_first order by begun_at")
             .fetch_all(pool)
@@ -103,6 +105,12 @@ pub async fn check(pool: &PgPool) -> Result<()> {
         "{nearest:?} for {rate} and one"
     );
     Ok(())
+}
+
+/// How many ran at once, at most.
+pub async fn most_at_once(pool: &PgPool) -> sqlx::Result<i64> {
+    let most = "select max(n) from (select sum(case when begins then 1 else -1 end) over (order by at, begins) as n from run) as t";
+    sqlx::query_scalar(most).fetch_one(pool).await
 }
 
 /// By how many those that began in any span are more than the steps that it has: the burst. From each moment to each later one, since

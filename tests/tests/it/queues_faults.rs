@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use durable::testing::{TestDatabase, every_crash};
 use durable::{Builder, Durable, Queue};
-use durable_tests::calls::{self, WATCH, call_twice};
+use durable_tests::calls::{self, WATCH, call_once, call_twice};
 use durable_tests::db::{Db, PATIENCE};
 use durable_tests::island::Island;
 use durable_tests::journey::{self, Outside};
@@ -16,34 +16,38 @@ use sqlx::postgres::PgPoolOptions;
 
 const VICTIM: &str = env!("CARGO_BIN_EXE_victim");
 
-/// P21, P3: three processes share a queue. They are killed at random, and one is frozen past its lease.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn limits_hold_while_workers_are_killed_and_frozen() -> Result<()> {
-    const KILLS: usize = 6;
-    const CALLS: usize = 150;
-    let db = Db::new().await;
-    sqlx::raw_sql(WATCH).execute(&db.pool).await?;
-    let client = db.client().await;
-    client.set_queue(calls::queue()).await?;
-    let orders = Orders { lease: Duration::from_millis(800), serves_calls: true, ..Orders::new(db.url()) };
-    let begin = || async { Victim::begin(VICTIM, &orders).at_work().await };
-    let mut victims = vec![begin().await, begin().await, begin().await];
-    let ids: Vec<String> = (0..CALLS).map(|n| format!("c-{n}")).collect();
-    for (n, id) in ids.iter().enumerate() {
-        client.start(call_twice()).queue("calls").partition(format!("p-{}", n % 7)).id(id).await?;
+/// Three processes that share the queue. One after the other is killed, and one is frozen past its lease.
+struct Trio {
+    orders: Orders,
+    victims: Vec<Victim>,
+}
+
+impl Trio {
+    async fn begin(db: &Db) -> Self {
+        let orders = Orders { lease: Duration::from_millis(800), serves_calls: true, ..Orders::new(db.url()) };
+        let begin = || async { Victim::begin(VICTIM, &orders).at_work().await };
+        let victims = vec![begin().await, begin().await, begin().await];
+        Self { orders, victims }
     }
-    for kill in 0..KILLS {
-        // The moment of death is what is random here; nothing is waited for.
-        tokio::time::sleep(Duration::from_micros(uuid::Uuid::new_v4().as_u64_pair().0 % 400_000)).await;
-        if kill % 3 == 2 {
-            victims[0].freeze().await;
-            tokio::time::sleep(orders.lease * 2).await;
-            victims[0].thaw().await;
+
+    async fn suffer(&mut self, kills: usize) {
+        for kill in 0..kills {
+            // The moment of death is what is random here; nothing is waited for.
+            tokio::time::sleep(Duration::from_micros(uuid::Uuid::new_v4().as_u64_pair().0 % 400_000)).await;
+            if kill % 3 == 2 {
+                self.victims[0].freeze().await;
+                tokio::time::sleep(self.orders.lease * 2).await;
+                self.victims[0].thaw().await;
+            }
+            self.victims.remove(1).kill().await;
+            self.victims.push(Victim::begin(VICTIM, &self.orders).at_work().await);
         }
-        victims.remove(1).kill().await;
-        victims.push(begin().await);
     }
-    for id in &ids {
+}
+
+/// Wait until all of them have ended.
+async fn all_end(db: &Db, client: &Durable, ids: &[String]) -> Result<()> {
+    for id in ids {
         let ended = tokio::time::timeout(PATIENCE * 2, client.workflow::<()>(id).result()).await;
         if ended.is_err() {
             let open = "select string_agg(row_to_json(w)::text, ' ') from (
@@ -54,7 +58,50 @@ async fn limits_hold_while_workers_are_killed_and_frozen() -> Result<()> {
         }
         ended??;
     }
+    Ok(())
+}
+
+/// P21, P3: three processes share a queue. They are killed at random, and one is frozen past its lease.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_hold_while_workers_are_killed_and_frozen() -> Result<()> {
+    let db = Db::new().await;
+    sqlx::raw_sql(WATCH).execute(&db.pool).await?;
+    let client = db.client().await;
+    client.set_queue(calls::queue()).await?;
+    let mut trio = Trio::begin(&db).await;
+    let ids: Vec<String> = (0..150).map(|n| format!("c-{n}")).collect();
+    for (n, id) in ids.iter().enumerate() {
+        client.start(call_twice()).queue("calls").partition(format!("p-{}", n % 7)).id(id).await?;
+    }
+    trio.suffer(6).await;
+    all_end(&db, &client, &ids).await?;
     calls::check(&db.pool).await
+}
+
+/// P21, P3: the same for a queue in which nobody waits in a place, until somebody has been taken back from a dead worker or was suspended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_of_one_line_holds_while_workers_are_killed_and_frozen() -> Result<()> {
+    const WAITING: &str = "select count(*) from durable.place where due_at is not null and not is_held";
+    let db = Db::new().await;
+    sqlx::raw_sql(WATCH).execute(&db.pool).await?;
+    let client = db.client().await;
+    let mut trio = Trio::begin(&db).await;
+    // What the processes declare again when they are replaced leaves it as it is.
+    client.set_queue(Queue::new("calls").concurrency(u32::try_from(calls::AT_ONCE)?)).await?;
+    let first: Vec<String> = (0..400).map(|n| format!("a-{n}")).collect();
+    client.start_many(first.iter().map(|id| (id, call_once()))).queue("calls").await?;
+    db.until("select count(*) > 10 from run").await;
+    assert_eq!(db.count(WAITING).await, 0, "somebody waits in a place");
+    trio.suffer(3).await;
+    let then: Vec<String> = (0..50).map(|n| format!("b-{n}")).collect();
+    client.start_many(then.iter().map(|id| (id, call_twice()))).queue("calls").await?;
+    trio.suffer(1).await;
+    all_end(&db, &client, &first).await?;
+    all_end(&db, &client, &then).await?;
+    let most = calls::most_at_once(&db.pool).await?;
+    println!("at most {most} of {} at once", calls::AT_ONCE);
+    ensure!(most <= calls::AT_ONCE, "{most} ran at once");
+    Ok(())
 }
 
 /// P21: what a dead worker ran counts until it is given back, and no longer.
@@ -105,11 +152,7 @@ async fn a_queue_outlives_a_crash_at_every_point() -> Result<()> {
         Ok(())
     };
     let check = |pool: PgPool| async move {
-        let most: i64 = sqlx::query_scalar(
-            "select max(n) from (select sum(case when begins then 1 else -1 end) over (order by at, begins) as n from run) as t",
-        )
-        .fetch_one(&pool)
-        .await?;
+        let most = calls::most_at_once(&pool).await?;
         ensure!(most == 1, "{most} ran at once");
         let began: Vec<chrono::DateTime<chrono::Utc>> =
             sqlx::query_scalar("select begun_at from run where begins and is_first order by begun_at")
