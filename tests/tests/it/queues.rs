@@ -253,6 +253,7 @@ async fn in_a_partition_they_go_by_priority_and_age() -> Result<()> {
     for (id, priority) in [("later", 5), ("first", -3), ("last", i16::MAX), ("second", 0), ("third", 0)] {
         client.start(note()).queue("calls").priority(priority).id(id).await?;
     }
+    assert_eq!(client.queues().await?[0].waiting, 5);
     let _worker = worker(&db, &kit, Queue::new("calls").concurrency(1)).await?;
     client.workflow::<()>("last").soon().await?;
     assert_eq!(kit.log.entries(), ["first", "second", "third", "later", "last"]);
