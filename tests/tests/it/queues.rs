@@ -407,8 +407,8 @@ async fn a_claim_does_not_read_what_is_not_due() -> Result<()> {
         assert_eq!(sqlx::query_scalar::<_, i64>(claim).fetch_one(&mut *tx).await?, 50);
         let read = sqlx::query_scalar::<_, i64>(READ).fetch_one(&mut *tx).await? - before;
         println!("a claim of 50 has read {read} rows");
-        // Five hundred are given places, fifty run, and each is looked at a few times on its way.
-        assert!(read < 5_000, "{read} rows");
+        // Each of the fifty is looked at a few times on its way.
+        assert!(read < 1_000, "{read} rows");
         sqlx::query("update durable.workflow set status = 'completed', owner = null where status = 'running'")
             .execute(&mut *tx)
             .await?;
