@@ -1,13 +1,53 @@
 -- Claims from queues with limits, for a fraction of what they cost: what of `0011_queue.sql` and `0015_subscription.sql` is different.
 --
--- In reading order: what is left of rates and room, who leaves places and who enters them, the short way for a queue without partitions and rates, whose turn it is
--- otherwise, and the claim. The rules are those that `0011_queue.sql` tells.
+-- In reading order: what is left of rates and room, who leaves places and who enters them, the line of a queue without partitions and rates, whose turn
+-- it is otherwise, and the claim. The rules are those that `0011_queue.sql` tells.
 --
 -- Functions in plain SQL are planned anew with each call unless they are expanded into the statement that calls them. Those that hold a
 -- subquery are not, so they are in PL/pgSQL, which keeps its plans.
 
--- Those that neither run nor wait in their places: they sleep, or have ended, or have not been due yet.
-create index place_apart on durable.place (queue) where due_at is null and not is_held;
+-- Who runs in a queue in which nobody waits in a place (`durable.has_one_line`), and since when; instead of a place that is held.
+create table durable.line (
+    queue      text        collate "C" not null,
+    held_at    timestamptz not null,
+    bucket     smallint    not null,
+    id         text        collate "C" not null,             -- the workflow
+    primary key (queue, held_at, bucket, id)
+) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
+
+-- Where claims from a queue have to begin to look; only for what becomes slow otherwise. What was claimed stays in the indexes, ahead of what
+-- is due and among who runs, for as long as the oldest snapshot of the whole server sees it.
+create table durable.queue_look (
+    queue      text        collate "C" primary key,
+    held_since timestamptz not null default '-infinity',     -- nobody has been in the line for longer
+    priority   smallint,                                     -- up to here everybody who was due has been taken,
+    due_at     timestamptz,
+    whole_at   timestamptz not null default '-infinity'      -- until the next look from the beginning, which is then
+) with (fillfactor = 50);
+
+-- Places in which nobody waits or runs: their workflows sleep, or have ended, or have not been due yet. Without this index everybody waits in
+-- places, which costs more and is no less right. So it is made only where that takes a moment, as in `0004_listing.sql`.
+-- Locks: writers of the places, for a fraction of a second.
+do $$
+declare
+    waits_for constant text := current_setting('lock_timeout');
+begin
+    if pg_relation_size('durable.place') <= 64 * 1024 * 1024 then
+        begin
+            perform set_config('lock_timeout', '500ms', true);
+            create index if not exists place_apart on durable.place (queue) where due_at is null and not is_held;
+            perform set_config('lock_timeout', waits_for, true);
+        exception when lock_not_available then
+            null; -- Somebody has been writing to it for longer than a moment; said below.
+        end;
+    end if;
+    if to_regclass('durable.place_apart') is null then
+        raise warning 'the index place_apart was left out, because the table is large or was being written to'
+            using hint = 'Claims from queues with limits cost more without it. When it suits: create index concurrently if not exists '
+                'place_apart on durable.place (queue) where due_at is null and not is_held';
+    end if;
+end
+$$;
 
 create or replace function durable.rate_left(rate integer, period interval, begun_at timestamptz[], begun integer[]) returns integer
     language plpgsql stable
@@ -74,19 +114,29 @@ create or replace function durable.room_in(queue durable.queue, owner uuid) retu
             select greatest(0, least(queue.concurrency - count(*),
                                      queue.concurrency_per_worker - count(*) filter (where w.owner is not distinct from room_in.owner),
                                      2147483647))
-            from durable.place p
+            from (
+                select p.bucket, p.id from durable.place p where p.queue = room_in.queue.name and p.is_held
+                union all
+                select l.bucket, l.id from durable.line l where l.queue = room_in.queue.name
+            ) h
             left join lateral (
                 select w.owner from durable.workflow w
-                where queue.concurrency_per_worker is not null and w.bucket = p.bucket and w.id = p.id
+                where queue.concurrency_per_worker is not null and w.bucket = h.bucket and w.id = h.id
                 offset 0
             ) w on true
-            where p.queue = room_in.queue.name and p.is_held
         );
     end
     $$;
 
--- Let those go from their places who do not run any more, and say how many more may run in all, and in this worker. One that has ended needs no
--- place, but it keeps what says of which partition it is, should it be resumed or restarted; another one waits again, once it is due.
+-- Whether a look was slow that began then and has found so many: a rule like that of `worker::poll`, for fewer at a time.
+create function durable.was_slow(began_at timestamptz, found bigint) returns boolean
+    language sql volatile
+    as $$ select clock_timestamp() - was_slow.began_at > interval '2 ms' + interval '40 us' * was_slow.found $$;
+
+-- Let those go from their places and from the line who do not run any more, and say how many more may run in all, and in this worker. One that has
+-- ended needs no place, but it keeps what says of which partition it is, should it be resumed or restarted; another one waits again, once it is
+-- due, and has a place for that.
+-- When that has been slow, those who stay in the line are there from now on, and the next looks begin there.
 -- Locks: places. The caller holds the queue.
 drop function durable.leave_places(durable.queue);
 create function durable.leave_places(queue durable.queue, owner uuid, out room integer, out room_here integer)
@@ -94,33 +144,62 @@ create function durable.leave_places(queue durable.queue, owner uuid, out room i
     set search_path = pg_catalog, pg_temp
     as $$
 #variable_conflict use_column
+declare
+    of constant text := queue.name;
+    since constant timestamptz := coalesce((select l.held_since from durable.queue_look l where l.queue = of), '-infinity');
+    began_at constant timestamptz := clock_timestamp();
+    looked_at bigint;
 begin
-    with held as materialized (
-        select p.bucket, p.id, p.partition, w.status,
+    with counted as (
+        select p.bucket, p.id, p.partition, null::timestamptz as held_at
+        from durable.place p where p.queue = of and p.is_held
+        union all
+        select l.bucket, l.id, '', l.held_at
+        from durable.line l where l.queue = of and l.held_at >= since
+    ),
+    held as materialized (
+        select c.bucket, c.id, c.partition, c.held_at, w.status, w.name, w.version, w.priority,
                (w.status = 'running' or leave_places.queue.suspended_count and w.status in ('suspended', 'queued')) is true as stays,
                (w.status = 'running' and w.owner = leave_places.owner) is true as runs_here
-        from durable.place p
+        from counted c
         left join lateral (
-            select w.status, w.owner from durable.workflow w where w.bucket = p.bucket and w.id = p.id
+            select w.status, w.owner, w.name, w.version, w.priority
+            from durable.workflow w where w.bucket = c.bucket and w.id = c.id
             offset 0
         ) w on true
-        where p.queue = leave_places.queue.name and p.is_held
     ),
     gone as (
         delete from durable.place p using held h
-        where not h.stays and p.bucket = any (array[h.bucket]) and p.id = h.id
+        where not h.stays and h.held_at is null and p.bucket = any (array[h.bucket]) and p.id = h.id
           and (h.status is null or h.status in ('completed', 'failed', 'cancelled') and h.partition = '')
     ),
     apart as (
         update durable.place p set is_held = false, due_at = null
         from held h
-        where not h.stays and p.bucket = any (array[h.bucket]) and p.id = h.id
+        where not h.stays and h.held_at is null and p.bucket = any (array[h.bucket]) and p.id = h.id
           and (h.status in ('queued', 'suspended', 'blocked') or h.status is not null and h.partition > '')
+    ),
+    out_of_line as (
+        delete from durable.line l using held h
+        where not h.stays and l.queue = of and l.held_at = any (array[h.held_at]) and l.bucket = h.bucket and l.id = h.id
+    ),
+    from_line as (
+        insert into durable.place as p (bucket, id, queue, name, version, priority, is_new)
+        select h.bucket, h.id, of, h.name, h.version, h.priority, false
+        from held h
+        where not h.stays and h.held_at is not null and h.status in ('queued', 'suspended', 'blocked')
+        on conflict (bucket, id) do update set queue = excluded.queue, is_held = false, due_at = null
     )
     select coalesce(leave_places.queue.concurrency - count(*) filter (where h.stays), 2147483647),
-           coalesce(leave_places.queue.concurrency_per_worker - count(*) filter (where h.runs_here), 2147483647)
-    into room, room_here
+           coalesce(leave_places.queue.concurrency_per_worker - count(*) filter (where h.runs_here), 2147483647),
+           count(*)
+    into room, room_here, looked_at
     from held h;
+    if durable.was_slow(began_at, looked_at * 2) then
+        update durable.line l set held_at = greatest(durable.now(), since) where l.queue = of and l.held_at >= since;
+        insert into durable.queue_look as l (queue, held_since) values (of, greatest(durable.now(), since))
+        on conflict (queue) do update set held_since = excluded.held_since;
+    end if;
 end
 $$;
 
@@ -196,16 +275,18 @@ begin
 end
 $$;
 
--- Whether a queue has one line only, in which everybody waits as in a queue without limits: no partitions, no rates, and nobody who has been in a
--- place and is not there now. Such a one goes before those who have not run.
+-- Whether a queue has one line only, in which everybody waits as in a queue without limits: no partitions, no rates, and nobody who ran before and
+-- does not now. Such a one goes before those who have not run.
 create function durable.has_one_line(queue durable.queue) returns boolean
     language plpgsql stable
     as $$
     begin
-        return not queue.suspended_count
-            and queue.rate is null and queue.rate_per_partition is null and queue.concurrency_per_partition is null
-            and not exists (select from durable.place p
-                            where p.queue = has_one_line.queue.name and not p.is_held and p.due_at is not null)
+        if queue.suspended_count or queue.rate is not null or queue.rate_per_partition is not null
+           or queue.concurrency_per_partition is not null or to_regclass('durable.place_apart') is null then
+            return false;
+        end if;
+        return not exists (select from durable.place p
+                           where p.queue = has_one_line.queue.name and not p.is_held and p.due_at is not null)
             and not exists (select from durable.place p
                             where p.queue = has_one_line.queue.name and not p.is_held and p.due_at is null)
             and not exists (select from durable.place p
@@ -213,9 +294,35 @@ create function durable.has_one_line(queue durable.queue) returns boolean
     end
     $$;
 
--- Let those hold places who are due in a queue that has one line, at most so many: who was suspended before it had limits, then by priority and
--- age. Only those whose body the worker has.
--- Locks: the workflow rows, skipping what others hold; then their places. The caller holds the queue.
+-- Let who is in the line of a queue hold a place instead, because it has one line no more.
+-- Locks: places. The caller holds the queue.
+create function durable.leave_line(queue durable.queue) returns void
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+    as $$
+#variable_conflict use_column
+begin
+    if not exists (select from durable.line l where l.queue = leave_line.queue.name) then
+        return;
+    end if;
+    with gone as (
+        delete from durable.line l where l.queue = leave_line.queue.name returning l.bucket, l.id
+    )
+    insert into durable.place as p (bucket, id, queue, name, version, priority, is_new, is_held)
+    select g.bucket, g.id, leave_line.queue.name, w.name, w.version, w.priority, false, true
+    from gone g
+    cross join lateral (
+        select w.name, w.version, w.priority from durable.workflow w where w.bucket = g.bucket and w.id = g.id
+        offset 0
+    ) w
+    on conflict (bucket, id) do update set queue = excluded.queue, is_new = false, due_at = null, is_held = true;
+end
+$$;
+
+-- Let those into the line of a queue who are due, at most so many: who was suspended before it had limits, then by priority and
+-- age. Only those whose body the worker has. After a slow look from the beginning the next ones begin where it got to, as those of a
+-- queue without limits; see `worker::poll`.
+-- Locks: the workflow rows, skipping what others hold. The caller holds the queue.
 create function durable.hold_first(
     queue durable.queue, names text[], versions integer[], most integer,
     out buckets smallint[], out ids text[], out priorities smallint[]
@@ -223,14 +330,27 @@ create function durable.hold_first(
     set search_path = pg_catalog, pg_temp
     as $$
 #variable_conflict use_column
+declare
+    of constant text := queue.name;
+    began_at constant timestamptz := clock_timestamp();
+    look durable.queue_look;
+    is_whole boolean;
+    last_priority smallint;
+    last_due_at timestamptz;
 begin
+    select * into look from durable.queue_look l where l.queue = of;
+    is_whole := (look.whole_at > began_at) is not true;
+    if is_whole then
+        look.priority := -32768;
+        look.due_at := '-infinity';
+    end if;
     with recursive known as materialized (
         select k.name, k.version from unnest(hold_first.names, hold_first.versions) as k (name, version)
     ),
     woken as materialized (
-        select w.bucket, w.id, w.name, w.version, w.priority
+        select w.bucket, w.id, w.priority, null::timestamptz as ready_at
         from durable.workflow w
-        where w.queue = hold_first.queue.name and w.status = 'suspended' and w.due_at <= durable.now() and w.stopping is null
+        where w.queue = of and w.status = 'suspended' and w.due_at <= durable.now() and w.stopping is null
           and (w.name, w.version) in (select k.name, k.version from known k)
         order by w.due_at
         limit most
@@ -238,28 +358,29 @@ begin
     ),
     -- One priority after the other, so that those which are not due yet are not read.
     priorities as (
-        select (select w.priority
-                from durable.workflow w
-                where w.status = 'queued' and w.queue = hold_first.queue.name
-                order by w.priority
-                limit 1) as priority
+        (select w.priority
+         from durable.workflow w
+         where w.status = 'queued' and w.queue = of and (w.priority, w.due_at) >= (look.priority, look.due_at)
+         order by w.priority, w.due_at
+         limit 1)
         union all
         select (select w.priority
                 from durable.workflow w
-                where w.status = 'queued' and w.queue = hold_first.queue.name and w.priority > p.priority
+                where w.status = 'queued' and w.queue = of and w.priority > p.priority
                 order by w.priority
                 limit 1)
         from priorities p
         where p.priority is not null
     ),
     ready as materialized (
-        select w.bucket, w.id, w.name, w.version, w.priority
+        select w.bucket, w.id, w.priority, w.due_at
         from priorities p
         cross join lateral (
-            select w.bucket, w.id, w.name, w.version, w.priority
+            select w.bucket, w.id, w.priority, w.due_at
             from durable.workflow w
-            where w.status = 'queued' and w.queue = hold_first.queue.name and w.priority = p.priority
+            where w.status = 'queued' and w.queue = of and w.priority = p.priority
               and w.due_at <= durable.now() and w.stopping is null
+              and w.due_at >= case when p.priority = look.priority then look.due_at else '-infinity' end
               and (w.name, w.version) in (select k.name, k.version from known k)
             order by w.due_at
             limit most
@@ -272,14 +393,31 @@ begin
         limit most
     ),
     held as (
-        insert into durable.place as p (bucket, id, queue, name, version, priority, is_new, due_at, is_held)
-        select f.bucket, f.id, hold_first.queue.name, f.name, f.version, f.priority, false, null, true
+        insert into durable.line (queue, held_at, bucket, id)
+        -- Whatever the clock says, not before the looks begin.
+        select of, greatest(durable.now(), look.held_since), f.bucket, f.id
         from first f
-        on conflict (bucket, id) do update
-            set queue = excluded.queue, name = excluded.name, version = excluded.version, priority = excluded.priority,
-                is_new = false, due_at = null, is_held = true
+        on conflict do nothing
+    ),
+    last as (
+        select f.priority, f.ready_at as due_at from first f where f.ready_at is not null
+        order by f.priority desc, f.ready_at desc
+        limit 1
     )
-    select array_agg(f.bucket), array_agg(f.id), array_agg(f.priority) into buckets, ids, priorities from first f;
+    select array_agg(f.bucket), array_agg(f.id), array_agg(f.priority),
+           (select l.priority from last l), (select l.due_at from last l)
+    into buckets, ids, priorities, last_priority, last_due_at
+    from first f;
+    if not is_whole and coalesce(cardinality(ids), 0) < most then
+        -- There is nothing more from there on.
+        update durable.queue_look l set whole_at = '-infinity' where l.queue = of;
+    elsif is_whole and last_priority is not null and durable.was_slow(began_at, cardinality(ids)) then
+        insert into durable.queue_look as l (queue, priority, due_at, whole_at)
+        values (of, last_priority, last_due_at,
+                clock_timestamp() + least((clock_timestamp() - began_at) * 20, interval '1 s'))
+        on conflict (queue) do update
+            set priority = excluded.priority, due_at = excluded.due_at, whole_at = excluded.whole_at;
+    end if;
 end
 $$;
 
@@ -601,6 +739,7 @@ declare
     priorities smallint[];
     begun_in text[];
     turns record;
+    is_one_line boolean;
     suspect text;
     taken integer;
     taken_now integer;
@@ -610,13 +749,20 @@ begin
         return;
     end if;
     for q in
-        select *
+        select q.*
         from durable.queue q
+        left join lateral (
+            select l.priority, l.due_at from durable.queue_look l where l.queue = q.name and l.whole_at > clock_timestamp()
+            offset 0
+        ) l on true
         where q.name = any (claim_limited.queues) and not q.is_paused
           -- offset 0 keeps each a look at the first one. Without it they may be answered by reading all that wait, once for all queues.
           and (exists (select from durable.place p where p.queue = q.name and not p.is_held and p.due_at is not null offset 0)
                or exists (select from durable.place p where p.queue = q.name and p.is_held and p.due_at is not null offset 0)
-               or exists (select from durable.workflow w where w.queue = q.name and w.status = 'queued' offset 0)
+               or exists (select from durable.workflow w
+                          where w.queue = q.name and w.status = 'queued'
+                            and (w.priority, w.due_at) >= (coalesce(l.priority, (-32768)::smallint), coalesce(l.due_at, '-infinity'))
+                          offset 0)
                or exists (select from durable.workflow w
                           where w.queue = q.name and w.status = 'suspended' and w.due_at <= durable.now()
                           offset 0))
@@ -626,11 +772,13 @@ begin
         exit when left_over <= 0;
         select l.room, l.room_here into room, room_here from durable.leave_places(q, claim_limited.owner) l;
         begun_in := null;
-        if durable.has_one_line(q) then
+        is_one_line := durable.has_one_line(q);
+        if is_one_line then
             continue when least(room, room_here) <= 0;
             select h.buckets, h.ids, h.priorities into buckets, ids, priorities
             from durable.hold_first(q, claim_limited.names, claim_limited.versions, least(left_over, room, room_here)) h;
         else
+            perform durable.leave_line(q);
             is_more := durable.enter_places(q, entered_max) = entered_max or is_more;
             -- Those who kept their places while they were suspended, and then whose turn it is.
             select h.buckets, h.ids, h.priorities into buckets, ids, priorities
@@ -700,7 +848,8 @@ begin
             exit when suspect is null;
         end loop;
         left_over := left_over - cardinality(ids);
-        if taken < cardinality(ids) then
+        -- Of those in the line the next claim sees who does not run.
+        if taken < cardinality(ids) and not is_one_line then
             begun_in := durable.settle_places(claim_limited.owner, buckets, ids);
         end if;
         if begun_in is not null and (q.rate is not null or q.rate_per_partition is not null) then
@@ -713,3 +862,51 @@ begin
     end if;
 end
 $$;
+
+-- Of others, what counts who runs:
+
+-- Let a queue have no limits any more: who waits there waits as in any other queue. Says whether it had some.
+-- Locks: the queue, which waits for a claim that holds it; then the places of those who wait, and their workflow rows.
+create or replace function durable.remove_queue(name text) returns boolean
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+    as $$
+#variable_conflict use_column
+begin
+    delete from durable.queue q where q.name = remove_queue.name;
+    if not found then
+        return false;
+    end if;
+    with left_over as materialized (
+        delete from durable.place p where p.queue = remove_queue.name
+        returning p.bucket, p.id, p.priority, p.due_at is not null and not p.is_held as waited
+    )
+    update durable.workflow w set priority = l.priority
+    from left_over l
+    where w.bucket = any (array[l.bucket]) and w.id = l.id and w.priority = 32767 and l.waited;
+    delete from durable.partition k where k.queue = remove_queue.name;
+    delete from durable.line l where l.queue = remove_queue.name;
+    delete from durable.queue_look l where l.queue = remove_queue.name;
+    delete from durable.burst b where b.queue = remove_queue.name;
+    delete from durable.partition_burst k where k.queue = remove_queue.name;
+    return true;
+end
+$$;
+
+-- Which of its limits lets nobody of a queue begin or go on now; null if none does.
+create or replace function durable.waits_for_turn(queue durable.queue, workers bigint) returns text
+    language sql stable
+    as $$
+        select case
+            when (queue).name is null then null
+            when (select count(*) from durable.place p where p.queue = (waits_for_turn.queue).name and p.is_held)
+                + (select count(*) from durable.line l where l.queue = (waits_for_turn.queue).name)
+                >= least((queue).concurrency, (queue).concurrency_per_worker * waits_for_turn.workers) then 'concurrency'
+            when durable.rate_left((queue).rate, (queue).rate_period, (queue).begun_at, (queue).begun) = 0 then 'rate'
+            when (queue).concurrency_per_partition is not null or (queue).rate_per_partition is not null then (
+                select case when bool_or(o.room > 0) or count(*) = 0 then null
+                            when bool_or(o.new_room = 0) then 'rate_per_partition'
+                            else 'concurrency_per_partition' end
+                from durable.open_partitions(waits_for_turn.queue, 2147483647, 100) o
+            ) end
+    $$;

@@ -231,6 +231,14 @@ pub(crate) const GROUPS: &[Group] = &[
                 Measured(Drain(Line::Plain(1, 2_000)), "one process"),
                 AtLeast(0.9),
             ),
+            row(
+                "q-50-snapshot",
+                "the queue of 50 beside one from 100,000 before",
+                "workflows/s",
+                Drain(Line::LimitBesideSnapshot(50)),
+                Measured(Drain(Line::Limit(50)), "beside none"),
+                AtLeast(0.9),
+            ),
         ],
     },
     Group {

@@ -28,6 +28,8 @@ const LIMITED: &str = "limited";
 /// How many waits for its time beside, or has been drained since the old snapshot was taken; divided as the pace says.
 const BESIDE: u32 = 1_000_000;
 const SINCE_SNAPSHOT: usize = 300_000;
+/// The same of the queue with limits.
+const LIMITED_SINCE_SNAPSHOT: usize = 100_000;
 
 /// What is drained, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -42,6 +44,8 @@ pub(crate) enum Line {
     BesideLater,
     /// While somebody's old snapshot keeps from being cleaned up what was drained since.
     BesideSnapshot,
+    /// The same, from a queue with this concurrency.
+    LimitBesideSnapshot(u32),
 }
 
 /// What a drain has come to.
@@ -59,12 +63,13 @@ pub(crate) async fn drain(bench: &Bench, line: Line) -> Result<Drained> {
     let mut reader = None;
     match line {
         Line::BesideLater => load::later(bench, BESIDE / divide).await?,
-        Line::BesideSnapshot => {
+        Line::BesideSnapshot | Line::LimitBesideSnapshot(_) => {
             let mut connection = PgConnection::connect(&bench.url).await?;
             let look = "begin isolation level repeatable read; select count(*) from durable.workflow";
             sqlx::raw_sql(look).execute(&mut connection).await?;
             reader = Some(connection);
-            let count = SINCE_SNAPSHOT / divide as usize;
+            let since = if line == Line::BesideSnapshot { SINCE_SNAPSHOT } else { LIMITED_SINCE_SNAPSHOT };
+            let count = since / divide as usize;
             enqueue(bench, line, "before", count).await?;
             by_workers(bench, line, count).await?;
         }
@@ -87,7 +92,7 @@ pub(crate) async fn drain(bench: &Bench, line: Line) -> Result<Drained> {
 async fn enqueue(bench: &Bench, line: Line, prefix: &str, count: usize) -> Result<()> {
     let client = queue::client(bench).await?;
     let (queue, partitions) = match line {
-        Line::Limit(_) => (LIMITED, 1),
+        Line::Limit(_) | Line::LimitBesideSnapshot(_) => (LIMITED, 1),
         Line::Partitions(partitions, _) => (LIMITED, partitions),
         Line::Plain(..) | Line::BesideLater | Line::BesideSnapshot => ("default", 1),
     };
@@ -97,7 +102,11 @@ async fn enqueue(bench: &Bench, line: Line, prefix: &str, count: usize) -> Resul
         let start = client.start_many(ids.map(|n| (format!("{prefix}-{n:08}"), one_step(200)))).queue(queue);
         match line {
             Line::Partitions(..) => start.partition(format!("partition-{}", from / together)).await?,
-            Line::Plain(..) | Line::Limit(_) | Line::BesideLater | Line::BesideSnapshot => start.await?,
+            Line::Plain(..)
+            | Line::Limit(_)
+            | Line::BesideLater
+            | Line::BesideSnapshot
+            | Line::LimitBesideSnapshot(_) => start.await?,
         };
     }
     // As autovacuum does when so many have come; it would do so in the middle.
@@ -139,7 +148,7 @@ pub(crate) async fn child(url: &str, line: Line) -> Result<()> {
     let mut builder =
         Durable::builder(PgPool::connect_lazy(url)?).migrate(false).concurrency(in_memory).register(one_step);
     builder = match line {
-        Line::Limit(most) => builder.serve(Queue::new(LIMITED).concurrency(most)),
+        Line::Limit(most) | Line::LimitBesideSnapshot(most) => builder.serve(Queue::new(LIMITED).concurrency(most)),
         Line::Partitions(_, each) => builder.serve(Queue::new(LIMITED).concurrency_per_partition(each)),
         Line::Plain(..) | Line::BesideLater | Line::BesideSnapshot => builder,
     };

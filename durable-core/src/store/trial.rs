@@ -80,6 +80,10 @@ fn look(schema: &str) -> String {
                  left join \"{schema}\".workflow w on w.bucket = p.bucket and w.id = p.id
                  where p.queue = q.name and p.is_held and w.status is distinct from 'running'
                    and not (q.suspended_count and w.status in ('suspended', 'queued'))
+             ) and not exists (
+                 select from \"{schema}\".line l
+                 left join \"{schema}\".workflow w on w.bucket = l.bucket and w.id = l.id
+                 where l.queue = q.name and w.status is distinct from 'running'
              ) and (
                  \"{schema}\".room_in(q, null) = 0
                  or not exists (

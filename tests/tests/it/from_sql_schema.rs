@@ -39,10 +39,10 @@ async fn tables(db: &Db) -> Result<String> {
         from (
             select table_name || '.' || column_name || ' ' || data_type || ' ' || is_nullable || ' '
                    || coalesce(column_default, '') as line
-            from information_schema.columns where table_schema = 'durable' and table_name not in ('fork', 'child', 'event', 'attribute', 'operation', 'generation', 'fingerprint', 'deadline', 'deadline_change', 'ending', 'stream', 'stream_value', 'queue', 'place', 'partition', 'schedule', 'tick', 'subscription', 'burst', 'partition_burst', 'start_key', 'held_start', 'batch_input', 'worker_takes', 'taker', 'step_limit', 'step_permit')
+            from information_schema.columns where table_schema = 'durable' and table_name not in ('fork', 'child', 'event', 'attribute', 'operation', 'generation', 'fingerprint', 'deadline', 'deadline_change', 'ending', 'stream', 'stream_value', 'queue', 'place', 'partition', 'line', 'queue_look', 'schedule', 'tick', 'subscription', 'burst', 'partition_burst', 'start_key', 'held_start', 'batch_input', 'worker_takes', 'taker', 'step_limit', 'step_permit')
             union all
             select conrelid::regclass || ' ' || conname || ' ' || pg_get_constraintdef(oid)
-            from pg_constraint where connamespace = 'durable'::regnamespace and conname not like all ('{fork%,child%,event%,attribute%,operation%,generation%,fingerprint%,deadline%,ending%,status_is_an_end,stream%,queue%,place%,partition%,limits_are_positive,rate%,schedule%,tick%,subscription%,burst%,rule_is_one_of_two,overlap_is_known,catch_up_is_known,start_key%,how_is_known,held_start%,waits_for_one_thing,batch_input%,worker_takes%,step_limit%,step_permit%,step_rate%}')
+            from pg_constraint where connamespace = 'durable'::regnamespace and conname not like all ('{fork%,child%,event%,attribute%,operation%,generation%,fingerprint%,deadline%,ending%,status_is_an_end,stream%,queue%,place%,partition%,line%,limits_are_positive,rate%,schedule%,tick%,subscription%,burst%,rule_is_one_of_two,overlap_is_known,catch_up_is_known,start_key%,how_is_known,held_start%,waits_for_one_thing,batch_input%,worker_takes%,step_limit%,step_permit%,step_rate%}')
         ) as lines";
     Ok(text(&db.pool, tables).await?)
 }
