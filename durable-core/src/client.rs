@@ -39,7 +39,7 @@ use crate::streamed::StreamReader;
 use crate::subscription::{self, Subscription};
 use crate::topic::Topic;
 use crate::wake::{Wake, Word};
-use crate::worker::{Engine, Plan, Worker};
+use crate::worker::{Disputes, Engine, Plan, Worker};
 use crate::workflow::{Call, Registry, Workflow, WorkflowFn};
 
 /// The longest wait for the first connection.
@@ -471,6 +471,7 @@ impl Builder {
             wake: parts.wake.clone(),
             hints: hints.clone(),
             slots,
+            disputes: Disputes::default(),
         };
         plan.declare_queues(&parts.links).await?;
         plan.declare_limits(&parts.links).await?;

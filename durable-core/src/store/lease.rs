@@ -9,6 +9,7 @@ use super::claim::Sources;
 use super::sql::Sql;
 use super::{Fence, query};
 use crate::id::{Id, OwnerId};
+use crate::limit::Limit;
 use crate::status::Status;
 
 /// Take a lease.
@@ -19,6 +20,7 @@ pub(crate) async fn register(
     lease_ms: i64,
     (host, pid): (&str, i32),
     takes: &Sources<'_>,
+    declares: &[Limit],
 ) -> Result<(), sqlx::Error> {
     query(&sql.register)
         .bind(owner.0)
@@ -29,6 +31,8 @@ pub(crate) async fn register(
         .bind(takes.limited)
         .bind(&takes.bodies.0)
         .bind(&takes.bodies.1)
+        .bind(declares.iter().map(Limit::name).collect::<Vec<_>>())
+        .bind(declares.iter().map(Limit::declared).collect::<Vec<_>>())
         .execute(connection)
         .await?;
     Ok(())
