@@ -277,6 +277,11 @@ async fn keep(broker: Arc<Broker>, engine: Arc<Engine>) {
                 let mut state = broker.state();
                 state.reported = Some(state.held);
                 drop(state);
+                tracing::error!(
+                    limit = broker.name,
+                    "nobody has declared this limit, so workflows that come to a step with it are blocked: declare it with \
+                     Builder::limit, or set it with Durable::set_limit, and resume them"
+                );
                 return broker.tell_all(|| Some(Came::Undeclared));
             }
             Ok(Granted::Fenced) => break,

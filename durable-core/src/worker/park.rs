@@ -43,7 +43,8 @@ impl Engine {
                     tracing::error!(
                         workflow = attempt.workflow,
                         id = %attempt.id,
-                        "workflow is blocked: its code does not fit its history; its failure says where"
+                        "workflow is blocked: its code does not fit its history, or names a limit that nobody has declared; its \
+                         failure says where"
                     );
                     return Some(Some(Arc::new(end)));
                 }

@@ -7,9 +7,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Engine;
 use super::declared::look_for_disputes;
 use super::unserved::Unserved;
-use super::Engine;
 use crate::error::Error;
 use crate::id::OwnerId;
 use crate::status::Status;

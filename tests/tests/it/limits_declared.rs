@@ -48,7 +48,12 @@ async fn of_two_declarations_that_disagree_the_last_one_counts_and_a_warning_nam
     other.start(agent("hush".into())).await?.soon().await?;
     let lines = said();
     assert_eq!(lines.len(), 1, "{}", traced.text());
-    for part in ["limit=\"model\"", "declared=\"{\\\"concurrency\\\":6", "others=\"{\\\"concurrency\\\":5", "let all workers declare"] {
+    for part in [
+        "limit=\"model\"",
+        "declared=\"{\\\"concurrency\\\":6",
+        "others=\"{\\\"concurrency\\\":5",
+        "let all workers declare",
+    ] {
         assert!(lines[0].contains(part), "{part}: {lines:?}");
     }
     assert!(!traced.text().contains("hush"));
@@ -78,5 +83,37 @@ async fn who_was_replaced_by_another_declaration_says_so_once() -> Result<()> {
     traced.until("limit=\"search\" declared=\"{\\\"concurrency\\\":1").await;
     assert_eq!(traced.lines_with(of_the_replaced).len(), 1, "{}", traced.text());
     assert_eq!(traced.lines_with("limit=\"model\"").len(), 2, "{}", traced.text());
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_comes_to_a_limit_that_is_not_there_is_blocked_loudly_until_it_is_declared_and_it_is_resumed() -> Result<()>
+{
+    let (traced, _guard) = Traced::on_this_thread(Level::WARN);
+    let (db, kit) = (Db::new().await, Kit::default());
+    let durable = builder(&db, &kit).limit(of("model", 1)).start().await?;
+    durable.remove_limit("model").await?;
+    let handle = durable.start(agent("hush".into())).id("w-0").await?;
+    db.until_status("w-0", "blocked").await;
+    let failure = db.text("select failure ->> 'messages' from durable.workflow").await;
+    for part in [
+        "the limit \\\"model\\\", which nobody has declared",
+        "step \\\"ask\\\"",
+        "Builder::limit",
+        "resume the workflow",
+    ] {
+        assert!(failure.contains(part), "{part}: {failure}");
+    }
+    let said = traced.lines_with("nobody has declared this limit");
+    assert!(said.len() == 1 && said[0].contains("limit=\"model\"") && said[0].contains("Builder::limit"), "{said:?}");
+    traced.until("workflow is blocked").await;
+    assert!(!traced.text().contains("hush") && kit.log.entries().is_empty());
+
+    // It was no code that did not fit, so a deploy of the same code with the declaration leaves it to whoever resumes it.
+    let _with = builder(&db, &kit).limit(of("model", 1)).start().await?;
+    assert_eq!(db.text("select status from durable.workflow").await, "blocked");
+    durable.resume("w-0").await?;
+    handle.soon().await?;
+    assert_eq!(kit.log.entries(), ["hush"]);
     Ok(())
 }

@@ -49,7 +49,10 @@ async fn a_thousand_agents_of_three_processes_keep_to_a_rate_and_use_it() -> Res
     db.until("select count(*) = 1000 from durable.workflow where status = 'completed'").await;
 
     let calls = "select count(*) from public.limited where begins";
-    assert_eq!((db.count(calls).await, db.count("select count(distinct id) from public.limited").await), (1_000, 1_000));
+    assert_eq!(
+        (db.count(calls).await, db.count("select count(distinct id) from public.limited").await),
+        (1_000, 1_000)
+    );
     assert_eq!(db.count("select count(distinct pid) from public.limited").await, 3, "one of the processes did nothing");
     let began: Vec<DateTime<Utc>> =
         sqlx::query_scalar("select g.at from public.granted g cross join generate_series(1, g.many) order by g.at")
@@ -60,7 +63,10 @@ async fn a_thousand_agents_of_three_processes_keep_to_a_rate_and_use_it() -> Res
     // A period's worth begins at once, the others in turns which are as far apart as the rate says.
     let took = (began[began.len() - 1] - began[0]).to_std()?;
     let (periods, needed) = (took.div_duration_f64(PERIOD), 10.0);
-    println!("{} let go in {periods:.2} periods, {needed} are needed; {RATE} and one in no less than {nearest:?}", began.len());
+    println!(
+        "{} let go in {periods:.2} periods, {needed} are needed; {RATE} and one in no less than {nearest:?}",
+        began.len()
+    );
     ensure!(nearest >= PERIOD, "{RATE} and one within {nearest:?}");
     ensure!(periods <= needed + 2.0, "{periods:.2} periods, {needed} are needed");
     Ok(())
@@ -90,7 +96,8 @@ async fn of_twelve_workers_that_ask_in_the_same_moment_no_more_begin_than_the_li
     for limit in [Limit::new("concurrency").concurrency(3), Limit::new("rate").rate(3, minutes(1))] {
         client.set_limit(limit.clone()).await?;
         let ask = async |worker: usize| {
-            let ask = "select newcomers_begin from durable.ask_limit($1, lpad($2::text, 32, '0')::uuid, 1, 0, 0, 0, 1, null)";
+            let ask =
+                "select newcomers_begin from durable.ask_limit($1, lpad($2::text, 32, '0')::uuid, 1, 0, 0, 0, 1, null)";
             let worker = i32::try_from(worker).expect("a small number");
             sqlx::query_scalar::<_, i32>(ask).bind(limit.name()).bind(worker).fetch_one(&pool).await
         };
