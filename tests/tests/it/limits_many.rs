@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use chrono::{DateTime, Utc};
-use durable::{Limit, minutes};
+use durable::{Limit, minutes, seconds};
 use durable_tests::calls::{LIMITED, limited_call};
 use durable_tests::db::Db;
+use durable_tests::journey::Outside;
 use durable_tests::victim::{Orders, Victim};
 use sqlx::postgres::PgPoolOptions;
 
@@ -69,6 +70,23 @@ async fn a_thousand_agents_of_three_processes_keep_to_a_rate_and_use_it() -> Res
     );
     ensure!(nearest >= PERIOD, "{RATE} and one within {nearest:?}");
     ensure!(periods <= needed + 2.0, "{periods:.2} periods, {needed} are needed");
+    Ok(())
+}
+
+/// Who has slept until its turn comes with the next poll, together with all whose turns were meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_whose_turns_have_come_begins_as_fast_as_the_rate_allows_and_is_not_sent_away() -> Result<()> {
+    let db = Db::new().await;
+    sqlx::raw_sql(LIMITED).execute(&db.pool).await?;
+    let builder = db.builder().poll_every(seconds(3)).short_wait(seconds(2)).concurrency(2_000).register(limited_call);
+    let limit = Limit::new("calls").rate(400, seconds(2));
+    let durable = builder.state(Outside(db.pool.clone())).limit(limit).start().await?;
+    durable.start_many((0..1_200).map(|n| (format!("a-{n}"), limited_call()))).await?;
+    db.until("select count(*) = 1200 from durable.workflow where status = 'completed'").await;
+    // A claim to come into the line, and another one when it is its turn. Six hundred turns come with a poll, of which four hundred begin
+    // at once.
+    let sent_away = db.count("select count(*) from durable.workflow where claims > 2").await;
+    assert!(sent_away < 50, "{sent_away} were sent away when their turn had come");
     Ok(())
 }
 
