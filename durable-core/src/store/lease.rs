@@ -140,15 +140,17 @@ pub(crate) async fn let_go(
     Ok(())
 }
 
-/// Park one workflow whose code does not fit its history.
+/// Park one workflow whose code does not fit its history or what else is there, as the reason of the note says.
 pub(crate) async fn block(
     connection: &mut PgConnection,
     sql: &Sql,
     owner: OwnerId,
     (id, claims): (&Id, i32),
     failure: &str,
+    reason: &str,
 ) -> Result<Fence, sqlx::Error> {
-    let blocked = query(&sql.block).bind(owner.0).bind(id.bucket()).bind(id.as_str()).bind(claims).bind(failure);
+    let blocked =
+        query(&sql.block).bind(owner.0).bind(id.bucket()).bind(id.as_str()).bind(claims).bind(failure).bind(reason);
     Ok(if blocked.fetch_optional(connection).await?.is_some() { Fence::Held } else { Fence::Lost })
 }
 

@@ -106,7 +106,10 @@ async fn who_comes_to_a_limit_that_is_not_there_is_blocked_loudly_until_it_is_de
     }
     let said = traced.lines_with("nobody has declared this limit");
     assert!(said.len() == 1 && said[0].contains("limit=\"model\"") && said[0].contains("Builder::limit"), "{said:?}");
-    traced.until("workflow is blocked").await;
+    let blocked = "it has come to a limit that nobody has declared";
+    traced.until(&format!("workflow is blocked: {blocked}")).await;
+    let noted = db.text("select reason from durable.operation where act = 'block'").await;
+    assert_eq!(noted, blocked);
     assert!(!traced.text().contains("hush") && kit.log.entries().is_empty());
 
     // It was no code that did not fit, so a deploy of the same code with the declaration leaves it to whoever resumes it.

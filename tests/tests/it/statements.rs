@@ -125,7 +125,7 @@ pub(super) const PARAMETERS: &[(&str, &str)] = &[
     ("transact", "owner text bucket id lane integer text json json json json ms integer"),
     ("undo_of_dead", "owners"),
     ("unknown", "queue names versions"),
-    ("block", "owner bucket id integer json"),
+    ("block", "owner bucket id integer json text"),
     ("queue_metrics", "name"),
     ("unserved", "limit"),
     ("timeline", "bucket id time integer lane integer bigint limit bigint"),
