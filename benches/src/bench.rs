@@ -110,8 +110,8 @@ impl Bench {
 
     /// The state in which every measurement begins: empty tables, nothing left to write.
     pub(crate) async fn fresh(&self) -> Result<()> {
-        let empty = "truncate durable.workflow, durable.step, durable.message, durable.worker, durable.place, durable.partition, durable.queue, durable.line, durable.queue_look, \
-             bench.step, bench.workflow";
+        let empty = "truncate durable.workflow, durable.step, durable.message, durable.worker, durable.place, durable.partition, durable.queue, \
+             durable.line, durable.queue_look, durable.step_limit, durable.step_permit, bench.step, bench.workflow";
         sqlx::raw_sql(empty).execute(&self.pool).await.context("could not empty the tables")?;
         sqlx::raw_sql("checkpoint").execute(&self.pool).await.context("could not write a checkpoint")?;
         Ok(())

@@ -3,7 +3,7 @@
 use crate::figure::Figure::{self, *};
 use crate::relay::Transport;
 use crate::workloads::lines::Line;
-use crate::workloads::{curves, profile};
+use crate::workloads::{curves, limited, profile};
 
 /// One line of the report.
 #[derive(Debug, Clone, Copy)]
@@ -238,6 +238,28 @@ pub(crate) const GROUPS: &[Group] = &[
                 Drain(Line::LimitBesideSnapshot(50)),
                 Measured(Drain(Line::Limit(50)), "beside none"),
                 AtLeast(0.9),
+            ),
+        ],
+    },
+    Group {
+        title: "a limit of steps",
+        rounds: Rounds::InTurns,
+        rows: &[
+            row(
+                "q-step-limit",
+                "1,000 that wait for one limit of steps",
+                "calls/s",
+                LimitedCalls,
+                Fixed(limited::RATE as f64, "its rate"),
+                AtLeast(0.9),
+            ),
+            row(
+                "q-step-limit-statements",
+                "statements of each",
+                "statements",
+                LimitedStatements,
+                Fixed(1.0, "budget"),
+                AtMost(1.0),
             ),
         ],
     },

@@ -8,7 +8,7 @@ use crate::bench::Bench;
 use crate::relay::{Relay, Transport};
 use crate::workloads::closed::{self, Load};
 use crate::workloads::lines::{self, Line};
-use crate::workloads::{cost, processes, queue, sleepers, takeover};
+use crate::workloads::{cost, limited, processes, queue, sleepers, takeover};
 use crate::{bare, limits};
 
 /// One number.
@@ -38,6 +38,9 @@ pub(crate) enum Figure {
     /// A queue of 100,000, in workflows per second, and in statements per workflow.
     Drain(Line),
     DrainStatements(Line),
+    /// A thousand that wait for one limit of steps, in calls per second, and in statements per call.
+    LimitedCalls,
+    LimitedStatements,
     /// W5: bytes per workflow; steps per second of W1 at 256 beside so many, and without them by turns.
     SleeperBytes,
     StepsBeside(u32),
@@ -98,6 +101,10 @@ async fn probe(bench: &Bench, figure: Figure) -> Result<Vec<(Figure, f64)>> {
         Figure::Drain(line) | Figure::DrainStatements(line) => {
             let found = lines::drain(bench, line).await?;
             vec![(Figure::Drain(line), found.per_s), (Figure::DrainStatements(line), found.statements)]
+        }
+        Figure::LimitedCalls | Figure::LimitedStatements => {
+            let found = limited::wait(bench).await?;
+            vec![(Figure::LimitedCalls, found.per_s), (Figure::LimitedStatements, found.statements)]
         }
         Figure::SingleStarts => vec![(figure, queue::enqueue_singly(bench).await?)],
         Figure::SleeperBytes => vec![(figure, sleepers::memory(bench).await?)],

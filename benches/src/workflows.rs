@@ -33,6 +33,20 @@ pub(crate) async fn one_step(ctx: &Ctx, bytes: usize) -> anyhow::Result<u32> {
     Ok(page.n)
 }
 
+/// The limit of [`limited_step`].
+pub(crate) const LIMIT: &str = "calls";
+
+#[step(limit = "calls")]
+async fn limited_work(bytes: usize) -> anyhow::Result<Page> {
+    Ok(Page::of(0, bytes))
+}
+
+/// One step that has a limit.
+#[workflow]
+pub(crate) async fn limited_step(ctx: &Ctx, bytes: usize) -> anyhow::Result<u32> {
+    Ok(ctx.run(limited_work(bytes)).await?.n)
+}
+
 #[step(tx)]
 pub(crate) async fn deposit(tx: &mut PgConnection, account: i64, bytes: usize) -> anyhow::Result<Page> {
     let update = sqlx::query("update bench.account set balance = balance + 1 where id = $1");

@@ -39,7 +39,7 @@ use crate::streamed::StreamReader;
 use crate::subscription::{self, Subscription};
 use crate::topic::Topic;
 use crate::wake::{Wake, Word};
-use crate::worker::{Engine, Plan, Worker};
+use crate::worker::{Disputes, Engine, Plan, Worker};
 use crate::workflow::{Call, Registry, Workflow, WorkflowFn};
 
 /// The longest wait for the first connection.
@@ -370,8 +370,13 @@ impl Builder {
     /// Declare a limit that steps keep to: `#[step(limit = "openai")]`.
     ///
     /// It is written down when the worker starts, unless the same was declared last: so a deploy that declares another one changes it, and
-    /// what somebody has [set](Durable::set_limit) meanwhile stands as long as the code does not change. Up to 1,000 limits, which cost
-    /// nothing while no step asks for them.
+    /// what somebody has [set](Durable::set_limit) meanwhile stands as long as the code does not change. Up to 1,000 limits. Each costs a
+    /// statement only while steps ask for it; all of them together cost one in four [leases](Self::lease).
+    ///
+    /// Where workers declare different limits of the same name, those count, for all of them, that were declared last; each worker that
+    /// finds a live one with another declaration logs a warning with both, at most once an hour for each limit. One that declares a
+    /// limit twice does not start. A step whose limit no worker has declared blocks its workflow, loudly: see
+    /// [`#[step]`](macro@crate::step#limits).
     pub fn limit(mut self, limit: Limit) -> Self {
         self.settings.limits.push(limit);
         self
@@ -471,6 +476,7 @@ impl Builder {
             wake: parts.wake.clone(),
             hints: hints.clone(),
             slots,
+            disputes: Disputes::default(),
         };
         plan.declare_queues(&parts.links).await?;
         plan.declare_limits(&parts.links).await?;

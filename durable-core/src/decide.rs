@@ -9,6 +9,8 @@ use crate::status::Status;
 pub(crate) enum Stop {
     /// The code does not fit the history, or breaks a rule of the context.
     Mismatch(Mismatch),
+    /// A step has a limit that nobody has declared.
+    Undeclared(Mismatch),
     /// Another worker may own the workflow by now.
     Lost,
     /// Somebody cancelled it.
@@ -81,7 +83,7 @@ pub(crate) enum Outcome {
 /// asked for; that matters only once the body is through.
 pub(crate) fn decide(ended: Ended, left_over: Result<(), Mismatch>) -> Outcome {
     match (ended, left_over) {
-        (Ended::Stopped(Stop::Mismatch(mismatch)), _)
+        (Ended::Stopped(Stop::Mismatch(mismatch) | Stop::Undeclared(mismatch)), _)
         | (Ended::Returned(_) | Ended::Cut(_) | Ended::Stopped(Stop::Continued(_)), Err(mismatch)) => {
             Outcome::Settled(blocked(&mismatch))
         }
@@ -142,6 +144,7 @@ mod tests {
             (Ended::Returned(Err(failure())), Ok(()), Some(Status::Failed)),
             (Ended::Panicked("panicked: x".into()), Ok(()), Some(Status::Failed)),
             (Ended::Stopped(Stop::Mismatch(mismatch())), Ok(()), Some(Status::Blocked)),
+            (Ended::Stopped(Stop::Undeclared(mismatch())), Ok(()), Some(Status::Blocked)),
             // A body that lost a step must not end, neither well nor badly.
             (Ended::Returned(Ok("1".into())), Err(mismatch()), Some(Status::Blocked)),
             (Ended::Returned(Err(failure())), Err(mismatch()), Some(Status::Blocked)),

@@ -54,7 +54,8 @@ pub enum FailureKind {
     Value,
     /// A transactional step ended the engine's transaction itself.
     Transaction,
-    /// The code does not fit the history, or breaks a rule of the context. The workflow is blocked.
+    /// The code does not fit the history, breaks a rule of the context, or names a limit that nobody has declared. The workflow is
+    /// blocked.
     Mismatch,
     /// The workflow lost too many workers. It is blocked.
     Poison,

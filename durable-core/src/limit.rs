@@ -69,6 +69,11 @@ impl Limit {
         self
     }
 
+    /// All that it allows, as it is written down and compared.
+    pub(crate) fn declared(&self) -> String {
+        serde_json::to_string(self).expect("limits are numbers and always encode")
+    }
+
     /// Refuse what cannot work.
     pub(crate) fn check(&self) -> Result<(), Error> {
         check_text("limit", &self.name)?;

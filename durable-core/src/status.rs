@@ -19,8 +19,8 @@ pub enum Status {
     Failed,
     /// Somebody cancelled it. Final, unless somebody resumes it.
     Cancelled,
-    /// Parked, because its code does not fit its history, because it lost too many workers, or because somebody has paused
-    /// it. [`resume`](crate::Durable::resume) sets it going again, after a deploy if need be.
+    /// Parked, because its code does not fit its history or names a limit that nobody has declared, because it lost too many
+    /// workers, or because somebody has paused it. [`resume`](crate::Durable::resume) sets it going again, after a deploy if need be.
     Blocked,
 }
 

@@ -254,12 +254,25 @@ fn limit_name(meta: &Meta) -> syn::Result<String> {
         return Err(wrong_value(meta, "a text", "\"openai\""));
     };
     let name = text.value();
-    if name.is_empty() || name.len() > LIMIT_BYTES_MAX || name.chars().any(char::is_control) {
-        let message =
-            format!("a limit is the name that Limit::new has: 1 to {LIMIT_BYTES_MAX} bytes, no control characters");
-        return Err(wrong(value, message));
+    if name.is_empty() {
+        Err(wrong(
+            value,
+            "the name of a limit cannot be empty: write the one that `Limit::new` has, or remove the option",
+        ))
+    } else if name.len() > LIMIT_BYTES_MAX {
+        let message = format!(
+            "the name of a limit has at most {LIMIT_BYTES_MAX} bytes, this one has {}: shorten it, here and in `Limit::new`",
+            name.len()
+        );
+        Err(wrong(value, message))
+    } else if name.chars().any(char::is_control) {
+        Err(wrong(
+            value,
+            "the name of a limit cannot contain control characters: remove them, here and in `Limit::new`",
+        ))
+    } else {
+        Ok(name)
     }
-    Ok(name)
 }
 
 fn millis(meta: &Meta) -> syn::Result<u64> {
@@ -391,6 +404,18 @@ mod tests {
         assert_eq!(step(quote! { name = #name }).0.name, Some(name.clone()));
         let longer = format!("{name}a");
         assert!(step(quote! { name = #longer }).1[0].contains("201"));
+    }
+
+    #[test]
+    fn the_name_of_a_limit_is_bounded_in_bytes() {
+        let name = "é".repeat(LIMIT_BYTES_MAX / 2);
+        assert_eq!(step(quote! { limit = #name }).0.limit, Some(name.clone()));
+        let longer = format!("{name}a");
+        assert!(step(quote! { limit = #longer }).1[0].contains("513"));
+        for wrong in ["", "two\nlines", "nul\0"] {
+            let (options, complaints) = step(quote! { limit = #wrong });
+            assert!(options.limit.is_none() && complaints.len() == 1, "{wrong:?}: {complaints:?}");
+        }
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(crate) async fn statements(bench: &Bench, in_flight: usize) -> Result<f64> {
 }
 
 /// Transactions of this database so far. A session adds its own at its end.
-async fn commits(bench: &Bench) -> Result<i64> {
+pub(crate) async fn commits(bench: &Bench) -> Result<i64> {
     bench.alone().await?;
     let count = "select xact_commit from pg_stat_database where datname = current_database()";
     Ok(sqlx::query_scalar(count).fetch_one(&bench.pool).await?)

@@ -3,6 +3,7 @@
 pub(crate) mod closed;
 pub(crate) mod cost;
 pub(crate) mod curves;
+pub(crate) mod limited;
 pub(crate) mod lines;
 pub(crate) mod processes;
 pub(crate) mod profile;

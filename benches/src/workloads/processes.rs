@@ -14,7 +14,7 @@ use tokio::process::{Child as Process, ChildStdin, ChildStdout, Command};
 
 use super::closed::{self, Load};
 use super::lines::{self, Line};
-use super::{sleepers, takeover};
+use super::{limited, sleepers, takeover};
 use crate::bench::{Bench, Pace};
 
 /// The first argument of a child; the second is its role, the third its orders.
@@ -27,6 +27,8 @@ pub(crate) enum Role {
     Loop { url: String, in_flight: usize, warm_up_ms: u64, ours_ms: u64 },
     /// Drains a queue until it is told to end.
     Drainer { url: String, line: Line },
+    /// Makes calls within a limit until it is told to end.
+    Caller { url: String },
     /// Puts workflows to sleep, and tells its memory.
     Sleepers { url: String },
     /// Holds workflows in their last step, to be killed.
@@ -122,6 +124,7 @@ pub(crate) async fn child(orders: &str) -> Result<()> {
             }
         }
         Role::Drainer { url, line } => lines::child(&url, line).await?,
+        Role::Caller { url } => limited::child(&url).await?,
         Role::Sleepers { url } => sleepers::child(&url).await?,
         Role::Victim { url, workflows } => takeover::victim(&url, workflows).await?,
     }

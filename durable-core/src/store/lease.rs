@@ -9,6 +9,7 @@ use super::claim::Sources;
 use super::sql::Sql;
 use super::{Fence, query};
 use crate::id::{Id, OwnerId};
+use crate::limit::Limit;
 use crate::status::Status;
 
 /// Take a lease.
@@ -19,6 +20,7 @@ pub(crate) async fn register(
     lease_ms: i64,
     (host, pid): (&str, i32),
     takes: &Sources<'_>,
+    declares: &[Limit],
 ) -> Result<(), sqlx::Error> {
     query(&sql.register)
         .bind(owner.0)
@@ -29,6 +31,8 @@ pub(crate) async fn register(
         .bind(takes.limited)
         .bind(&takes.bodies.0)
         .bind(&takes.bodies.1)
+        .bind(declares.iter().map(Limit::name).collect::<Vec<_>>())
+        .bind(declares.iter().map(Limit::declared).collect::<Vec<_>>())
         .execute(connection)
         .await?;
     Ok(())
@@ -136,15 +140,17 @@ pub(crate) async fn let_go(
     Ok(())
 }
 
-/// Park one workflow whose code does not fit its history.
+/// Park one workflow whose code does not fit its history or what else is there, as the reason of the note says.
 pub(crate) async fn block(
     connection: &mut PgConnection,
     sql: &Sql,
     owner: OwnerId,
     (id, claims): (&Id, i32),
     failure: &str,
+    reason: &str,
 ) -> Result<Fence, sqlx::Error> {
-    let blocked = query(&sql.block).bind(owner.0).bind(id.bucket()).bind(id.as_str()).bind(claims).bind(failure);
+    let blocked =
+        query(&sql.block).bind(owner.0).bind(id.bucket()).bind(id.as_str()).bind(claims).bind(failure).bind(reason);
     Ok(if blocked.fetch_optional(connection).await?.is_some() { Fence::Held } else { Fence::Lost })
 }
 

@@ -90,18 +90,33 @@ pub(crate) async fn declare_limits(
 ) -> Result<(), sqlx::Error> {
     let mut sorted: Vec<&Limit> = limits.iter().collect();
     sorted.sort_unstable_by_key(|limit| &limit.name);
-    let declared = |limit: &&Limit| serde_json::to_string(limit).expect("limits are numbers and always encode");
     query(&sql.declare_limits)
         .bind(sorted.iter().map(|l| &*l.name).collect::<Vec<_>>())
         .bind(sorted.iter().map(|l| l.concurrency).collect::<Vec<_>>())
         .bind(sorted.iter().map(|l| l.concurrency_per_worker).collect::<Vec<_>>())
         .bind(sorted.iter().map(|l| l.rate.map(|rate| rate.many)).collect::<Vec<_>>())
         .bind(sorted.iter().map(|l| l.rate.map(|rate| rate.period_ms)).collect::<Vec<_>>())
-        .bind(sorted.iter().map(declared).collect::<Vec<_>>())
+        .bind(sorted.iter().map(|l| l.declared()).collect::<Vec<_>>())
         .bind(set)
         .execute(connection)
         .await?;
     Ok(())
+}
+
+/// Those of which live workers have declared something else, so many of them at most, with what that is.
+pub(crate) async fn disputed_limits(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    limits: &[Limit],
+    limit: i64,
+) -> Result<Vec<(String, String)>, sqlx::Error> {
+    let rows = query(&sql.disputed_limits)
+        .bind(limits.iter().map(|l| &*l.name).collect::<Vec<_>>())
+        .bind(limits.iter().map(Limit::declared).collect::<Vec<_>>())
+        .bind(limit)
+        .fetch_all(connection)
+        .await?;
+    rows.iter().map(|row| Ok((row.try_get("name")?, row.try_get("others")?))).collect()
 }
 
 /// Pause a limit, or let it go on. Whether there is one.

@@ -33,6 +33,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 16, name: "step_limit", text: include_str!("../../migrations/0016_step_limit.sql") },
     Migration { version: 17, name: "observe", text: include_str!("../../migrations/0017_observe.sql") },
     Migration { version: 18, name: "queue_claim", text: include_str!("../../migrations/0018_queue_claim.sql") },
+    Migration { version: 19, name: "declared_limits", text: include_str!("../../migrations/0019_declared_limits.sql") },
 ];
 
 const ACT: &str = "migrate the database";

@@ -41,7 +41,7 @@ statements! {
     start_children_apart start_keyed start_new steps steps_after stopped stopping streams transact undo_of_dead unknown queue_metrics unserved
     ask_schedule operate_schedule schedules schedules_due set_schedule tick_schedule timeline
     set_subscriptions start_subscribers subscriptions unsubscribe
-    ask_limit declare_limits limits pause_limit remove_limit
+    ask_limit declare_limits disputed_limits limits pause_limit remove_limit
 }
 
 /// A text of ours for another schema: objects are written `durable.x`, the schema itself only where it is made.

@@ -76,7 +76,7 @@ impl Engine {
         // What ran here stands, whoever goes on.
         match self.write_outcomes(attempt).await {
             Ok(()) => Outcome::Misfit(end),
-            Err(Stop::Mismatch(_)) => Outcome::Settled(end),
+            Err(Stop::Mismatch(_) | Stop::Undeclared(_)) => Outcome::Settled(end),
             Err(stop) => decide(Ended::Stopped(stop), Ok(())),
         }
     }

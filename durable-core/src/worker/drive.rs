@@ -144,7 +144,7 @@ impl<'d> StepDrive<'d> {
                      Durable::set_limit, and resume the workflow",
                     self.order.name
                 );
-                self.order.attempt.stop(Stop::Mismatch(Mismatch(problem)));
+                self.order.attempt.stop(Stop::Undeclared(Mismatch(problem)));
                 Turn::Never
             }
             // The incarnation is over.

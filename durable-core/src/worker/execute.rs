@@ -312,7 +312,9 @@ impl Engine {
                         self.give_up(attempt, &problem).await;
                         return None;
                     }
-                    Err(Stop::Lost | Stop::Cancelled | Stop::Mismatch(_) | Stop::Continued(_)) => return Some(None),
+                    Err(
+                        Stop::Lost | Stop::Cancelled | Stop::Mismatch(_) | Stop::Undeclared(_) | Stop::Continued(_),
+                    ) => return Some(None),
                 },
             }
         }

@@ -182,7 +182,7 @@ impl Keeper {
         let asked_at = Instant::now();
         let (plan, lease, pid) = (&self.plan, millis(self.plan.settings.lease), std::process::id().cast_signed());
         call!(self.links, "take a lease", connection => store::register(
-            connection, &plan.sql, self.owner, lease, (&host(), pid), &plan.sources()))?;
+            connection, &plan.sql, self.owner, lease, (&host(), pid), &plan.sources(), &plan.settings.limits))?;
         self.renewed(asked_at);
         Ok(())
     }

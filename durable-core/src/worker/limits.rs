@@ -14,7 +14,7 @@ use crate::store::limit::{Asking, Granted, Turns, ask_limit};
 use crate::store::link::{Backoff, call};
 
 /// Those of a limit whose turn has come who wait in memory. The others are suspended again: turns are only as good as what is known of
-/// how long calls take.
+/// how long calls take. Where there is only a rate, it is known who can begin soon: they come in crowds, one with each poll.
 const IN_MEMORY_MAX: usize = 64;
 
 /// For how long they are at least.
@@ -158,7 +158,8 @@ impl Broker {
 
         let is_far = millis(turns.again_in) > LOOK_EVERY.max(self.short_wait);
         for (n, (key, waiter)) in line.into_iter().enumerate() {
-            if n < IN_MEMORY_MAX && !is_far {
+            let is_soon = !turns.counts && millis(turns.spacing * as_f64(n)) < self.short_wait;
+            if (n < IN_MEMORY_MAX || is_soon) && !is_far {
                 state.line.insert(key, waiter);
             } else {
                 let after = millis(turns.again_in.max(turns.spacing * as_f64(n))).max(AGAIN_AFTER);
@@ -277,6 +278,11 @@ async fn keep(broker: Arc<Broker>, engine: Arc<Engine>) {
                 let mut state = broker.state();
                 state.reported = Some(state.held);
                 drop(state);
+                tracing::error!(
+                    limit = broker.name,
+                    "nobody has declared this limit, so workflows that come to a step with it are blocked: declare it with \
+                     Builder::limit, or set it with Durable::set_limit, and resume them"
+                );
                 return broker.tell_all(|| Some(Came::Undeclared));
             }
             Ok(Granted::Fenced) => break,

@@ -2,8 +2,8 @@
 //!
 //! `lease` holds the lease, `poll` claims, `execute` runs one attempt, `orders` begins what its body orders, `drive` and
 //! `transaction` run its steps, `committer` records them, `read` reads histories on, `park` blocks what does not fit, `takeover` gives back what dead workers
-//! left, `children` starts children and looks at them, `queues` declares limits, `unserved` reports what nobody
-//! takes. A worker lives through incarnations:
+//! left, `children` starts children and looks at them, `queues` declares those with limits, `declared` limits of steps, `unserved`
+//! reports what nobody takes. A worker lives through incarnations:
 //! when it was fenced, or the server was replaced, it drops all that it holds in memory and begins again under a new owner
 //! id.
 
@@ -13,6 +13,7 @@ pub(crate) mod committer;
 mod continuing;
 pub(crate) mod cut;
 mod deadline;
+mod declared;
 mod drive;
 mod events;
 mod execute;
@@ -50,14 +51,14 @@ use crate::options::Settings;
 use crate::step::States;
 use crate::store::Fence;
 use crate::store::claim::{Claimed, Sources};
-use crate::store::limit::declare_limits;
-use crate::store::link::{Backoff, Commits, Links, Tenant, call, call_patiently, server};
+use crate::store::link::{Backoff, Commits, Links, Tenant, call, server};
 use crate::store::sql::Sql;
 use crate::store::{lease as lease_store, step};
 use crate::wake::{Wake, Word};
 use crate::workflow::Registry;
 use children::Offspring;
 use committer::Committer;
+pub(crate) use declared::Disputes;
 use events::Events;
 use lease::{Heart, Lease};
 use limits::Limits;
@@ -87,21 +88,13 @@ pub(crate) struct Plan {
     pub(crate) hints: Arc<Hints>,
     /// One per workflow in memory.
     pub(crate) slots: Arc<Semaphore>,
+    pub(crate) disputes: Disputes,
 }
 
 impl Plan {
     /// What the worker takes, and from where.
     fn sources(&self) -> Sources<'_> {
         Sources { queue: &self.settings.queue, limited: &self.limited, bodies: self.registry.names() }
-    }
-
-    /// Write down the limits of steps that its code has.
-    pub(crate) async fn declare_limits(&self, links: &Links) -> Result<(), Error> {
-        let limits = &self.settings.limits;
-        if limits.is_empty() {
-            return Ok(());
-        }
-        call_patiently!(links, "declare limits", connection => declare_limits(connection, &self.sql, limits, false))
     }
 }
 
@@ -328,6 +321,7 @@ impl Worker {
     pub(crate) async fn start(plan: Arc<Plan>) -> Result<Self, Error> {
         let (engine, heart) = Engine::begin(&plan).await?;
         poll::report_unknown(&engine).await;
+        declared::look_for_disputes(&engine).await;
         code::note(&engine).await;
         let current = Arc::new(Mutex::new(Some(engine.clone())));
         let (stop, stopping) = watch::channel(None);

@@ -1,4 +1,4 @@
-//! Parking a workflow whose code does not fit its history. Whether it does not is decided in `decide`.
+//! Parking a workflow whose code does not fit its history, or what else is there. Whether it does not is decided in `decide`.
 
 use std::sync::Arc;
 
@@ -24,13 +24,21 @@ impl Engine {
                 self.give_up(attempt, &problem).await;
                 return None;
             }
-            Err(Stop::Lost | Stop::Cancelled | Stop::Mismatch(_) | Stop::Continued(_)) => return Some(None),
+            Err(Stop::Lost | Stop::Cancelled | Stop::Mismatch(_) | Stop::Undeclared(_) | Stop::Continued(_)) => {
+                return Some(None);
+            }
         }
+        let is_undeclared = matches!(attempt.stopped(), Some(Stop::Undeclared(_)));
+        let reason = if is_undeclared {
+            "it has come to a limit that nobody has declared"
+        } else {
+            "its code does not fit its history"
+        };
         let mut backoff = Backoff::for_worker();
         while !self.lease.ended() {
             let failure = end.failure.as_deref().unwrap_or("null");
             match call!(self.writes, "park a workflow", connection =>
-                lease::block(connection, &self.plan.sql, self.owner, (&attempt.id, attempt.claims), failure))
+                lease::block(connection, &self.plan.sql, self.owner, (&attempt.id, attempt.claims), failure, reason))
             {
                 Err(error) if backoff.again(&error).await => {}
                 Err(error) => {
@@ -43,7 +51,7 @@ impl Engine {
                     tracing::error!(
                         workflow = attempt.workflow,
                         id = %attempt.id,
-                        "workflow is blocked: its code does not fit its history; its failure says where"
+                        "workflow is blocked: {reason}; its failure says where"
                     );
                     return Some(Some(Arc::new(end)));
                 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Engine;
+use super::declared::look_for_disputes;
 use super::unserved::Unserved;
 use crate::error::Error;
 use crate::id::OwnerId;
@@ -41,6 +42,7 @@ pub(super) async fn take_over(engine: &Arc<Engine>) {
         };
         tokio::time::sleep(pause).await;
         unserved.look(engine).await;
+        look_for_disputes(engine).await;
         let began_at = Instant::now();
         more = match round(engine).await {
             Ok(is_full) => is_full.then(|| began_at.elapsed()),

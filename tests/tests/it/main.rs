@@ -40,6 +40,8 @@ mod kit_mock;
 mod lanes;
 mod late_commits;
 mod limits;
+mod limits_declared;
+mod limits_many;
 mod limits_places;
 mod listing;
 mod long_histories;

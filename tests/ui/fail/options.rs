@@ -98,6 +98,31 @@ async fn step_with_version() -> Result<()> {
     Ok(())
 }
 
+#[step(limit = "")]
+async fn empty_limit() -> Result<()> {
+    Ok(())
+}
+
+#[step(limit = "two\nlines")]
+async fn control_character_in_limit() -> Result<()> {
+    Ok(())
+}
+
+#[step(limit = 20)]
+async fn number_for_limit() -> Result<()> {
+    Ok(())
+}
+
+#[step(limit("openai"))]
+async fn limit_in_parentheses() -> Result<()> {
+    Ok(())
+}
+
+#[step(limit = concat!("open", "ai"))]
+async fn computed_limit() -> Result<()> {
+    Ok(())
+}
+
 #[workflow(timeout = "30s")]
 async fn workflow_with_timeout(_ctx: &Ctx) -> Result<()> {
     Ok(())
@@ -120,6 +145,11 @@ async fn version_zero(_ctx: &Ctx) -> Result<()> {
 
 #[workflow(version = 2147483648)]
 async fn version_too_large(_ctx: &Ctx) -> Result<()> {
+    Ok(())
+}
+
+#[workflow(limit = "openai")]
+async fn workflow_with_limit(_ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 

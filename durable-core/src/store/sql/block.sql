@@ -1,5 +1,5 @@
--- Park one workflow whose code does not fit its history, with $5 as its failure, and note that among what was done to it, with the
--- claim that found it. Its outcomes were written before. Only under the owner $1 and the claim $4; so a repeat after a lost
+-- Park one workflow whose code does not fit its history or what else is there, with $5 as its failure, and note that among what was
+-- done to it, with the reason ($6) and the claim that found it. Its outcomes were written before. Only under the owner $1 and the claim $4; so a repeat after a lost
 -- reply does nothing, and its answer is empty.
 -- Locks: the workflow row, then its notes.
 with blocked as (
@@ -19,7 +19,7 @@ noted as (
     ) o
     cross join lateral (
         values (0, 'claim', null, format('claim %s, by worker %s', b.claims, $1), b.claimed_at),
-               (1, 'block', 'running', 'its code does not fit its history', durable.now())
+               (1, 'block', 'running', $6, durable.now())
     ) as t (n, act, stood, reason, at)
     -- Somebody else's note of this moment, which this statement does not see. It must not hold up the rest.
     on conflict do nothing

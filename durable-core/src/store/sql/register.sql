@@ -1,8 +1,8 @@
--- A new worker, or a new incarnation of one, takes its lease; and says from which queues with limits ($6) it takes workflows, and which
--- bodies it has ($7, $8).
+-- A new worker, or a new incarnation of one, takes its lease; and says from which queues with limits ($6) it takes workflows, which
+-- bodies it has ($7, $8), and which limits of steps its code has declared ($9), as what ($10).
 -- Locks: the new rows.
 with takes as (
-    insert into durable.worker_takes (worker, limited, names, versions) values ($1, $6, $7, $8)
+    insert into durable.worker_takes (worker, limited, names, versions, step_limits, declared) values ($1, $6, $7, $8, $9, $10)
     on conflict (worker) do nothing
 )
 insert into durable.worker (id, lease_until, host, pid, queue)
