@@ -147,6 +147,7 @@ create function durable.leave_places(queue durable.queue, owner uuid, out room i
 declare
     of constant text := queue.name;
     since constant timestamptz := coalesce((select l.held_since from durable.queue_look l where l.queue = of), '-infinity');
+    now_at constant timestamptz := greatest(durable.now(), since); -- whatever the clock says, not before the looks begin
     began_at constant timestamptz := clock_timestamp();
     looked_at bigint;
 begin
@@ -196,8 +197,8 @@ begin
     into room, room_here, looked_at
     from held h;
     if durable.was_slow(began_at, looked_at * 2) then
-        update durable.line l set held_at = greatest(durable.now(), since) where l.queue = of and l.held_at >= since;
-        insert into durable.queue_look as l (queue, held_since) values (of, greatest(durable.now(), since))
+        update durable.line l set held_at = now_at where l.queue = of and l.held_at >= since;
+        insert into durable.queue_look as l (queue, held_since) values (of, now_at)
         on conflict (queue) do update set held_since = excluded.held_since;
     end if;
 end
