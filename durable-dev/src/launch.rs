@@ -73,17 +73,23 @@ pub(crate) fn arguments(
     set("max_connections", "300");
     // Messages go to standard error, which is our log file.
     set("logging_collector", "off");
+    let mut preloaded = Vec::new();
     if installation.has_pg_stat_statements() {
-        set("shared_preload_libraries", "pg_stat_statements");
+        preloaded.push("pg_stat_statements");
         set("pg_stat_statements.max", "10000");
     }
     if durability == Durability::Fast {
+        // Tests open thousands of sessions; loaded by each of them it would be a fifth of what a session costs.
+        preloaded.push("plpgsql");
         for name in ["fsync", "synchronous_commit", "full_page_writes"] {
             set(name, "off");
         }
         // Test databases live for seconds: vacuuming them is noise, and statistics that change by themselves
         // change plans under a test.
         set("autovacuum", "off");
+    }
+    if !preloaded.is_empty() {
+        set("shared_preload_libraries", &preloaded.join(","));
     }
     // Last, because the last one wins.
     for (name, value) in extra {
