@@ -131,7 +131,7 @@ create or replace function durable.room_in(queue durable.queue, owner uuid) retu
 -- Whether a look was slow that began then and has found so many: a rule like that of `worker::poll`, for fewer at a time.
 create function durable.was_slow(began_at timestamptz, found bigint) returns boolean
     language sql volatile
-    as $$ select clock_timestamp() - was_slow.began_at > interval '2 ms' + interval '40 us' * was_slow.found $$;
+    as $$ select clock_timestamp() - was_slow.began_at > interval '1 ms' + interval '20 us' * was_slow.found $$;
 
 -- Let those go from their places and from the line who do not run any more, and say how many more may run in all, and in this worker. One that has
 -- ended needs no place, but it keeps what says of which partition it is, should it be resumed or restarted; another one waits again, once it is
@@ -196,7 +196,7 @@ begin
            count(*)
     into room, room_here, looked_at
     from held h;
-    if durable.was_slow(began_at, looked_at * 2) then
+    if durable.was_slow(began_at, looked_at) then
         update durable.line l set held_at = now_at where l.queue = of and l.held_at >= since;
         insert into durable.queue_look as l (queue, held_since) values (of, now_at)
         on conflict (queue) do update set held_since = excluded.held_since;
