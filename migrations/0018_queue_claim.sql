@@ -333,86 +333,88 @@ create function durable.hold_first(
 #variable_conflict use_column
 declare
     of constant text := queue.name;
-    began_at constant timestamptz := clock_timestamp();
+    began_at timestamptz;
     look durable.queue_look;
     is_whole boolean;
     last_priority smallint;
     last_due_at timestamptz;
 begin
     select * into look from durable.queue_look l where l.queue = of;
-    is_whole := (look.whole_at > began_at) is not true;
-    if is_whole then
-        look.priority := -32768;
-        look.due_at := '-infinity';
-    end if;
-    with recursive known as materialized (
-        select k.name, k.version from unnest(hold_first.names, hold_first.versions) as k (name, version)
-    ),
-    woken as materialized (
-        select w.bucket, w.id, w.priority, null::timestamptz as ready_at
-        from durable.workflow w
-        where w.queue = of and w.status = 'suspended' and w.due_at <= durable.now() and w.stopping is null
-          and (w.name, w.version) in (select k.name, k.version from known k)
-        order by w.due_at
-        limit most
-        for no key update of w skip locked
-    ),
-    -- One priority after the other, so that those which are not due yet are not read.
-    priorities as (
-        (select w.priority
-         from durable.workflow w
-         where w.status = 'queued' and w.queue = of and (w.priority, w.due_at) >= (look.priority, look.due_at)
-         order by w.priority, w.due_at
-         limit 1)
-        union all
-        select (select w.priority
-                from durable.workflow w
-                where w.status = 'queued' and w.queue = of and w.priority > p.priority
-                order by w.priority
-                limit 1)
-        from priorities p
-        where p.priority is not null
-    ),
-    ready as materialized (
-        select w.bucket, w.id, w.priority, w.due_at
-        from priorities p
-        cross join lateral (
-            select w.bucket, w.id, w.priority, w.due_at
+    is_whole := (look.whole_at > clock_timestamp()) is not true;
+    loop
+        began_at := clock_timestamp();
+        if is_whole then
+            look.priority := -32768;
+            look.due_at := '-infinity';
+        end if;
+        with recursive known as materialized (
+            select k.name, k.version from unnest(hold_first.names, hold_first.versions) as k (name, version)
+        ),
+        woken as materialized (
+            select w.bucket, w.id, w.priority, null::timestamptz as ready_at
             from durable.workflow w
-            where w.status = 'queued' and w.queue = of and w.priority = p.priority
-              and w.due_at <= durable.now() and w.stopping is null
-              and w.due_at >= case when p.priority = look.priority then look.due_at else '-infinity' end
+            where w.queue = of and w.status = 'suspended' and w.due_at <= durable.now() and w.stopping is null
               and (w.name, w.version) in (select k.name, k.version from known k)
             order by w.due_at
             limit most
             for no key update of w skip locked
-        ) w
-        limit most
-    ),
-    first as materialized (
-        select * from (select * from woken union all select * from ready) as any_of_them
-        limit most
-    ),
-    held as (
-        insert into durable.line (queue, held_at, bucket, id)
-        -- Whatever the clock says, not before the looks begin.
-        select of, greatest(durable.now(), look.held_since), f.bucket, f.id
-        from first f
-        on conflict do nothing
-    ),
-    last as (
-        select f.priority, f.ready_at as due_at from first f where f.ready_at is not null
-        order by f.priority desc, f.ready_at desc
-        limit 1
-    )
-    select array_agg(f.bucket), array_agg(f.id), array_agg(f.priority),
-           (select l.priority from last l), (select l.due_at from last l)
-    into buckets, ids, priorities, last_priority, last_due_at
-    from first f;
-    if not is_whole and coalesce(cardinality(ids), 0) < most then
-        -- There is nothing more from there on.
-        update durable.queue_look l set whole_at = '-infinity' where l.queue = of;
-    elsif is_whole and last_priority is not null and durable.was_slow(began_at, cardinality(ids)) then
+        ),
+        -- One priority after the other, so that those which are not due yet are not read.
+        priorities as (
+            (select w.priority
+             from durable.workflow w
+             where w.status = 'queued' and w.queue = of and (w.priority, w.due_at) >= (look.priority, look.due_at)
+             order by w.priority, w.due_at
+             limit 1)
+            union all
+            select (select w.priority
+                    from durable.workflow w
+                    where w.status = 'queued' and w.queue = of and w.priority > p.priority
+                    order by w.priority
+                    limit 1)
+            from priorities p
+            where p.priority is not null
+        ),
+        ready as materialized (
+            select w.bucket, w.id, w.priority, w.due_at
+            from priorities p
+            cross join lateral (
+                select w.bucket, w.id, w.priority, w.due_at
+                from durable.workflow w
+                where w.status = 'queued' and w.queue = of and w.priority = p.priority
+                  and w.due_at <= durable.now() and w.stopping is null
+                  and w.due_at >= case when p.priority = look.priority then look.due_at else '-infinity' end
+                  and (w.name, w.version) in (select k.name, k.version from known k)
+                order by w.due_at
+                limit most
+                for no key update of w skip locked
+            ) w
+            limit most
+        ),
+        first as materialized (
+            select * from (select * from woken union all select * from ready) as any_of_them
+            limit most
+        ),
+        last as (
+            select f.priority, f.ready_at as due_at from first f where f.ready_at is not null
+            order by f.priority desc, f.ready_at desc
+            limit 1
+        )
+        select array_agg(f.bucket), array_agg(f.id), array_agg(f.priority),
+               (select l.priority from last l), (select l.due_at from last l)
+        into buckets, ids, priorities, last_priority, last_due_at
+        from first f;
+        -- Where that was not from the beginning and has found too few, there may be more before: what has come back, what was locked, and
+        -- what the worker did not have the code of that got there.
+        exit when is_whole or coalesce(cardinality(ids), 0) >= most;
+        is_whole := true;
+    end loop;
+    insert into durable.line (queue, held_at, bucket, id)
+    -- Whatever the clock says, not before the looks begin.
+    select of, greatest(durable.now(), look.held_since), f.bucket, f.id
+    from unnest(buckets, ids) as f (bucket, id)
+    on conflict do nothing;
+    if is_whole and last_priority is not null and durable.was_slow(began_at, cardinality(ids)) then
         insert into durable.queue_look as l (queue, priority, due_at, whole_at)
         values (of, last_priority, last_due_at,
                 clock_timestamp() + least((clock_timestamp() - began_at) * 20, interval '1 s'))

@@ -9,7 +9,7 @@ Measure durable beside the limits of PostgreSQL, in one run.
 
 usage: cargo run --release -p durable-benches -- [--quick] [--json] [--only PREFIX]... [--out DIR]
 
-  --quick        under four minutes: one short round of each, and no curves unless --only asks for them
+  --quick        under five minutes: one short round of each, and no curves unless --only asks for them
   --json         one JSON object per row on standard output, instead of the table
   --only PREFIX  only rows, curves and profiles whose id begins with PREFIX; may be given several times
   --list         print the ids and end

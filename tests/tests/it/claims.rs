@@ -188,6 +188,12 @@ async fn a_claim_from_a_queue_with_limits_begins_where_slow_ones_got_to() -> Res
     }
     let (claimed, goes_on) = claim_from(&mut connection, "'{limited}'", 20, FROM_THE_BEGINNING).await?;
     assert_eq!(claimed, 9, "the one that runs still counts");
+    // What lies before that place is taken as soon as there is not enough behind it.
+    put_into(&mut connection, "limited", "back", 1, 0, "interval '-3 hours'").await?;
+    for taken in [9, 4] {
+        sqlx::raw_sql(end_most).execute(&mut connection).await?;
+        assert_eq!(claim_from(&mut connection, "'{limited}'", 20, FROM_THE_BEGINNING).await?.0, taken);
+    }
     println!("pages of a limited claim: {whole} from the beginning, {goes_on} from where slow ones got to");
     assert!(goes_on * 2 < whole, "{goes_on} pages, and {whole} from the beginning");
     reader.close().await?;
