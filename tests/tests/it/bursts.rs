@@ -71,7 +71,7 @@ async fn in_no_span_do_more_begin_than_the_burst_and_its_steps() -> Result<()> {
     ];
     clients[0].start_all((0..MANY).map(|n| (format!("n-{n}"), note()))).queue("calls").await?;
     db.until("select count(*) = 60 from durable.workflow where status = 'completed'").await;
-    let began: Vec<chrono::DateTime<chrono::Utc>> =
+    let began: Vec<DateTime<Utc>> =
         sqlx::query_scalar("select claimed_at from durable.workflow order by 1").fetch_all(&db.pool).await?;
     assert_eq!(began.len(), MANY);
     let most = most_in_a_row(&began, PERIOD / 30);
