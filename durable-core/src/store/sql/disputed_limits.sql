@@ -3,7 +3,7 @@
 -- Locks: nothing.
 select o.name, min(o.declared) as others
 from durable.worker k
-join durable.worker_takes t on t.worker = k.id
+join durable.worker_declares t on t.worker = k.id
 cross join lateral unnest(t.step_limits, t.declared) as o (name, declared)
 join unnest($1::text[], $2::text[]) as g (name, declared) on g.name = o.name
 where k.fenced_at is null and k.lease_until > durable.now() and o.declared <> g.declared

@@ -15,6 +15,9 @@ forgotten as (
 forgotten_too as (
     delete from durable.worker_takes t where not exists (select from durable.worker k where k.id = t.worker)
 ),
+forgotten_as_well as (
+    delete from durable.worker_declares t where not exists (select from durable.worker k where k.id = t.worker)
+),
 undone as (
     -- What such rows are for is over once the workflow has ended.
     delete from durable.ending e

@@ -2,7 +2,12 @@
 -- bodies it has ($7, $8), and which limits of steps its code has declared ($9), as what ($10).
 -- Locks: the new rows.
 with takes as (
-    insert into durable.worker_takes (worker, limited, names, versions, step_limits, declared) values ($1, $6, $7, $8, $9, $10)
+    insert into durable.worker_takes (worker, limited, names, versions) values ($1, $6, $7, $8)
+    on conflict (worker) do nothing
+),
+declares as (
+    insert into durable.worker_declares (worker, step_limits, declared)
+    select $1, $9, $10 where cardinality($9::text[]) > 0
     on conflict (worker) do nothing
 )
 insert into durable.worker (id, lease_until, host, pid, queue)
