@@ -1,6 +1,6 @@
 -- Claims from queues with limits, for a fraction of what they cost: what of `0011_queue.sql` and `0015_subscription.sql` is different.
 --
--- In reading order: what is left of rates and room, who leaves places and who enters them, the line of a queue without partitions and rates, whose turn
+-- In reading order: what is left of rates and room, who leaves places, the line of a queue without partitions and rates, whose turn
 -- it is otherwise, and the claim. The rules are those that `0011_queue.sql` tells.
 --
 -- Functions in plain SQL are planned anew with each call unless they are expanded into the statement that calls them. Those that hold a
@@ -201,78 +201,6 @@ begin
         insert into durable.queue_look as l (queue, held_since) values (of, now_at)
         on conflict (queue) do update set held_since = excluded.held_since;
     end if;
-end
-$$;
-
--- Give places to those who are due in a queue and wait in none, at most so many; and say how many they were.
--- Locks: the workflow rows, skipping what others hold; then their places. The caller holds the queue.
-create or replace function durable.enter_places(queue durable.queue, most integer) returns integer
-    language plpgsql
-    set search_path = pg_catalog, pg_temp
-    as $$
-#variable_conflict use_column
-declare
-    at_priority integer := -32769;
-    entered integer := 0;
-    now_entered integer;
-begin
-    loop
-        -- One priority after the other, so that those which are not due yet are not read. Then, by null, those that were suspended.
-        if at_priority is not null then
-            select w.priority into at_priority
-            from durable.workflow w
-            where w.queue = (enter_places.queue).name and w.status = 'queued' and w.priority > at_priority
-            order by w.priority
-            limit 1;
-            -- The lowest priority is that of those who wait in a place. Whoever has it without one is found once nobody waits.
-            if at_priority = 32767 and exists (
-                select from durable.place p
-                where p.queue = (enter_places.queue).name and not p.is_held and p.due_at is not null
-            ) then
-                at_priority := null;
-            end if;
-        end if;
-        with due as materialized (
-            select w.bucket, w.id, w.queue, w.name, w.version, w.priority, w.claims, w.due_at
-            from durable.workflow w
-            where w.queue = (enter_places.queue).name and w.status = 'queued' and w.priority = at_priority
-              and w.due_at <= durable.now() and w.stopping is null
-              and (at_priority < 32767 or not exists (select from durable.place p
-                                                      where p.bucket = w.bucket and p.id = w.id and p.due_at is not null
-                                                      offset 0))
-            order by w.due_at
-            limit most - entered
-            for no key update of w skip locked
-        ),
-        woken as materialized (
-            select w.bucket, w.id, w.queue, w.name, w.version, w.priority, w.claims, w.due_at
-            from durable.workflow w
-            where at_priority is null
-              and w.queue = (enter_places.queue).name and w.status = 'suspended' and w.due_at <= durable.now()
-              and w.stopping is null
-            order by w.due_at
-            limit most - entered
-            for no key update of w skip locked
-        ),
-        coming as materialized (select * from due union all select * from woken),
-        placed as (
-            insert into durable.place as p (bucket, id, queue, name, version, priority, is_new, due_at)
-            select c.bucket, c.id, c.queue, c.name, c.version, c.priority, c.claims = 0, c.due_at
-            from coming c
-            on conflict (bucket, id) do update
-                set queue = excluded.queue, name = excluded.name, version = excluded.version,
-                    priority = excluded.priority, is_new = excluded.is_new, due_at = excluded.due_at,
-                    is_held = p.is_held and p.queue = excluded.queue
-        )
-        update durable.workflow w set status = 'queued', priority = 32767
-        from coming c
-        where w.bucket = any (array[c.bucket]) and w.id = c.id;
-        get diagnostics now_entered = row_count;
-        entered := entered + now_entered;
-        exit when entered >= most or at_priority is null;
-        at_priority := case when at_priority < 32767 then at_priority end;
-    end loop;
-    return entered;
 end
 $$;
 

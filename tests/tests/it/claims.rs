@@ -200,6 +200,40 @@ async fn a_claim_from_a_queue_with_limits_begins_where_slow_ones_got_to() -> Res
     Ok(())
 }
 
+/// A line's times never go back with the clock: who was let in before still counts.
+#[tokio::test]
+async fn a_limit_of_one_line_holds_when_the_clock_goes_back() -> Result<()> {
+    let db = Db::new().await;
+    let mut connection = claimer(&db).await?;
+    let ahead = "insert into durable.queue (name, concurrency) values ('limited', 10);
+                 insert into durable.queue_look (queue, held_since) values ('limited', durable.now() + interval '1 hour')";
+    sqlx::raw_sql(ahead).execute(&mut connection).await?;
+    put_into(&mut connection, "limited", "w", 30, 0, "interval '-1 minute'").await?;
+    for taken in [10, 0] {
+        assert_eq!(claim_from(&mut connection, "'{limited}'", 20, FROM_THE_BEGINNING).await?.0, taken);
+    }
+    Ok(())
+}
+
+/// Its index is made where that takes a moment.
+#[tokio::test]
+async fn without_the_index_of_the_line_everybody_has_a_place_and_limits_hold() -> Result<()> {
+    let db = Db::new().await;
+    let mut connection = claimer(&db).await?;
+    let without =
+        "drop index durable.place_apart; insert into durable.queue (name, concurrency) values ('limited', 10)";
+    sqlx::raw_sql(without).execute(&mut connection).await?;
+    put_into(&mut connection, "limited", "w", 30, 0, "interval '-1 minute'").await?;
+    for taken in [10, 10] {
+        assert_eq!(claim_from(&mut connection, "'{limited}'", 10, FROM_THE_BEGINNING).await?.0, taken);
+        let placed = "select count(*) from durable.place where is_held";
+        assert_eq!(db.count(placed).await, 10);
+        assert_eq!(db.count("select count(*) from durable.line").await, 0);
+        sqlx::raw_sql(END).execute(&mut connection).await?;
+    }
+    Ok(())
+}
+
 /// Whatever limit the queue has, and whether those who wait are of partitions.
 #[tokio::test]
 async fn a_claim_from_a_queue_with_limits_reads_no_more_the_more_wait_in_it() -> Result<()> {

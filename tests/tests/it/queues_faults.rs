@@ -168,3 +168,33 @@ async fn a_queue_outlives_a_crash_at_every_point() -> Result<()> {
     every_crash(db, worker, begin, check).await?.assert_clean();
     Ok(())
 }
+
+/// P3, P21: the same where who runs is in the line, and has a place once he was suspended or taken back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_of_one_line_outlives_a_crash_at_every_point() -> Result<()> {
+    let server = Db::new().await;
+    let tables = |pool: PgPool| async move {
+        sqlx::raw_sql(durable_tests::db::APPLICATION_TABLES).execute(&pool).await?;
+        sqlx::raw_sql(WATCH).execute(&pool).await?;
+        Ok(())
+    };
+    let db = TestDatabase::create(&server.pool, tables).await?;
+    let worker = |builder: Builder, pool: PgPool| {
+        calls::register(builder).state(Outside(pool)).serve(Queue::new("calls").concurrency(1))
+    };
+    let begin = |durable: Durable| async move {
+        durable.start(call_once()).queue("calls").id("a").await?;
+        durable.start(call_twice()).queue("calls").id("b").await?;
+        Ok(())
+    };
+    let check = |pool: PgPool| async move {
+        let most = calls::most_at_once(&pool).await?;
+        ensure!(most == 1, "{most} ran at once");
+        let left = "select count(*) from durable.workflow where status <> 'completed'";
+        let left: i64 = sqlx::query_scalar(left).fetch_one(&pool).await?;
+        ensure!(left == 0, "{left} have not completed");
+        Ok(())
+    };
+    every_crash(db, worker, begin, check).await?.assert_clean();
+    Ok(())
+}
